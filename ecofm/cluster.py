@@ -1,0 +1,139 @@
+"""The stage `cluster`: embeddings to groups of like tiles, with a sheet of exemplars each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from PIL import Image
+
+from ecofm import artifact
+from ecofm.embed import Matrix, open_embeddings
+from ecofm.errors import EcofmError, MissingExtraError
+from ecofm.maps.pictures import stretch_true_colour
+from ecofm.tiles.archive import Archive, open_archives
+from ecofm.types import say
+
+SHEET_SIDE = 3
+THUMBNAIL_PX = 128
+
+
+@dataclass(kw_only=True, slots=True)
+class ClusterConfig:
+    """How tiles are grouped."""
+
+    k: int = 20
+    """Number of clusters."""
+    seed: int = 0
+    """Seed of FAISS's k-means."""
+    iterations: int = 50
+    """Lloyd iterations."""
+    components: int = 64
+    """Principal components that distances are taken in."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.k < 2 or self.iterations < 1 or self.components < 1:
+            raise ValueError("k >= 2, iterations >= 1 and components >= 1 are needed.")
+
+
+def import_faiss() -> Any:
+    """Return the module faiss, or raise MissingExtraError with the command that installs it."""
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtraError(
+            "clustering needs faiss, which is not installed: run `pip install 'ecofm[cpu]'`, or "
+            "`pip install 'ecofm[gpu]'` on a machine with CUDA."
+        ) from error
+    return faiss
+
+
+def cluster(
+    embeddings: Sequence[Path],
+    out: Path,
+    config: ClusterConfig,
+    *,
+    archives: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Write clusters.parquet (tile_id, item, distance) and return `out`.
+
+    With the archives that the embeddings came from, `exemplars/{item}.png` shows the nine tiles
+    nearest to each centre. Items are "0", "1"... by size, largest first.
+    """
+    faiss = import_faiss()
+    index, matrix, _ = open_embeddings(embeddings)
+    if len(index) < config.k:
+        raise EcofmError(
+            f"{embeddings[0]} has {len(index)} tiles, fewer than {config.k} clusters; "
+            "give a smaller --k or embed more tiles."
+        )
+    inputs = {f"embeddings{n}": artifact.hash_input(p) for n, p in enumerate(embeddings)}
+    inputs |= {f"archive{n}": artifact.hash_input(p) for n, p in enumerate(archives)}
+    draft = artifact.Draft(
+        out, stage="clusters", config=asdict(config), inputs=inputs, overwrite=overwrite
+    )
+    if draft.done:
+        say(f"{out} is done already: the same embeddings and options.")
+        return out
+    labels, distances = _kmeans(faiss, matrix, config)
+    table = pd.DataFrame(
+        {"tile_id": index["tile_id"], "item": labels.astype(str), "distance": distances}
+    )
+    with draft as folder:
+        table.to_parquet(folder / "clusters.parquet")
+        draft.extra = {"n_tiles": len(table), "n_items": int(labels.max()) + 1}
+        if archives:
+            _draw_exemplars(folder, table, open_archives(list(archives))[0])
+    return out
+
+
+def _kmeans(
+    faiss: Any, matrix: Matrix, config: ClusterConfig
+) -> tuple[npt.NDArray[np.int64], Matrix]:
+    """Return labels, by falling size, and distances to the own centre."""
+    points = np.ascontiguousarray(matrix, dtype=np.float32)
+    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
+    n_components = min(config.components, *points.shape)
+    pca = faiss.PCAMatrix(points.shape[1], n_components)
+    pca.train(points)
+    reduced = pca.apply(points)
+    kmeans = faiss.Kmeans(
+        n_components,
+        config.k,
+        niter=config.iterations,
+        nredo=3,
+        seed=config.seed,
+        min_points_per_centroid=1,
+    )
+    kmeans.train(reduced)
+    squared, nearest = kmeans.index.search(reduced, 1)
+    found, sizes = np.unique(nearest[:, 0], return_counts=True)
+    rank = np.empty(config.k, dtype=np.int64)
+    rank[found[np.argsort(-sizes, kind="stable")]] = np.arange(len(found))
+    return rank[nearest[:, 0]], np.sqrt(np.maximum(squared[:, 0], 0))
+
+
+def _draw_exemplars(folder: Path, table: pd.DataFrame, archives: list[Archive]) -> None:
+    """Write one sheet an item: the tiles nearest to its centre."""
+    (folder / "exemplars").mkdir()
+    places = {
+        tile_id: (archive, row)
+        for archive in archives
+        for row, tile_id in enumerate(archive.index["tile_id"])
+    }
+    for item, members in table.sort_values("distance").groupby("item"):
+        sheet = Image.new("RGB", (SHEET_SIDE * THUMBNAIL_PX,) * 2, "white")
+        for place, tile_id in enumerate(members["tile_id"].head(SHEET_SIDE**2)):
+            archive, row = places[tile_id]
+            pixels, _ = archive.read(row)
+            image = Image.fromarray(stretch_true_colour(pixels, archive.contract))
+            corner = (place % SHEET_SIDE * THUMBNAIL_PX, place // SHEET_SIDE * THUMBNAIL_PX)
+            sheet.paste(image.resize((THUMBNAIL_PX, THUMBNAIL_PX)), corner)
+        sheet.save(folder / "exemplars" / f"{item}.png")

@@ -1,0 +1,160 @@
+"""The stage `embed`: archives and an encoder to one float32 vector a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from ecofm import artifact, load_encoder
+from ecofm.errors import ArtifactError, EcofmError
+from ecofm.pretrain.encoders import Encoder, encoder_folder
+from ecofm.tiles.archive import Archive, TileError, open_archives
+from ecofm.types import Progress, say
+
+BATCH_TILES = 32
+COLUMNS = ["tile_id", "cell_id", "period", "group", "valid_share", "geometry"]
+
+Matrix = npt.NDArray[np.float32]
+
+
+class Embeddings:
+    """Embeddings on disk: `matrix` float32 (n_tiles, dim), and `index` in the same row order."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the artifact; raises ArtifactError when it is none or is damaged."""
+        self.path = path
+        self.manifest: dict[str, Any] = artifact.read_manifest(path, "embeddings")
+        try:
+            self.index = gpd.read_parquet(path / "index.parquet")
+            self.matrix: Matrix = np.load(path / "embeddings.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ArtifactError(
+                f"{path} is damaged ({error}); make it again with `ecofm embed`."
+            ) from error
+        if self.matrix.shape != (len(self.index), self.manifest["dim"]):
+            raise ArtifactError(
+                f"{path} has {self.matrix.shape} embeddings for {len(self.index)} tiles of "
+                f"dimension {self.manifest['dim']}; make it again with `ecofm embed`."
+            )
+        self.encoder_hash: str = self.manifest["inputs"]["encoder"]
+
+
+def open_embeddings(paths: Sequence[Path]) -> tuple[gpd.GeoDataFrame, Matrix, str]:
+    """Return (index, matrix, encoder hash) of embeddings that are used together.
+
+    Raises ArtifactError when they come from different encoders or hold values that are not
+    finite.
+    """
+    parts = [Embeddings(path) for path in paths]
+    for part in parts[1:]:
+        if part.encoder_hash != parts[0].encoder_hash:
+            raise ArtifactError(
+                f"{part.path} and {parts[0].path} come from different encoders; embed both "
+                "archives with one."
+            )
+    for part in parts:
+        bad = ~np.isfinite(part.matrix).all(axis=1)
+        if bad.any():
+            tile_id = part.index["tile_id"].iloc[int(bad.argmax())]
+            raise ArtifactError(
+                f"{part.path} has {int(bad.sum())} embeddings that are not finite, first "
+                f"{tile_id}; make it again with `ecofm embed`."
+            )
+    index = pd.concat([part.index for part in parts], ignore_index=True)
+    # One part stays a memory map.
+    matrix = parts[0].matrix if len(parts) == 1 else np.concatenate([p.matrix for p in parts])
+    return index, matrix, parts[0].encoder_hash
+
+
+def embed(
+    archives: Sequence[Path],
+    encoder: Path,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write the embedding of every tile and return `out`.
+
+    Tiles whose bytes are damaged are left out by name in `rejected.parquet`. Raises
+    ContractError when the archives break the encoder's contract.
+    """
+    opened, contract = open_archives(list(archives))
+    model, known = load_encoder(encoder)
+    known.require_match(contract, str(encoder), str(archives[0]))
+    inputs = {f"archive{n}": artifact.hash_input(path) for n, path in enumerate(archives)}
+    inputs["encoder"] = artifact.hash_input(encoder_folder(encoder))
+    draft = artifact.Draft(out, stage="embeddings", config={}, inputs=inputs, overwrite=overwrite)
+    if draft.done:
+        say(f"{out} is done already: the same archives and encoder.")
+        return out
+    n_tiles = sum(archive.n_tiles for archive in opened)
+    with draft as folder:
+        rejected: dict[str, str] = {}
+        kept: list[int] = []
+        matrix = np.lib.format.open_memmap(
+            folder / "all.npy", mode="w+", dtype=np.float32, shape=(n_tiles, model.dim)
+        )
+        for rows, vectors in _embed_tiles(opened, model, rejected):
+            matrix[rows] = vectors
+            kept.extend(rows)
+            if progress:
+                progress(min(rows[-1] + 1, n_tiles), n_tiles)
+        if not kept:
+            raise EcofmError(f"no tile of {archives[0]} can be read; tile its scenes again.")
+        index = pd.concat([a.index[COLUMNS] for a in opened], ignore_index=True)
+        _write(folder, matrix, index, kept, rejected)
+        draft.extra = {
+            "dim": model.dim,
+            "n_tiles": len(kept),
+            "n_rejected": len(rejected),
+            "contract": known.to_json(),
+            "attribution": opened[0].attribution,
+        }
+    return out
+
+
+def _write(
+    folder: Path, matrix: Matrix, index: gpd.GeoDataFrame, kept: list[int], rejected: dict[str, str]
+) -> None:
+    if rejected:
+        np.save(folder / "embeddings.npy", matrix[kept])
+        (folder / "all.npy").unlink()
+        index = index.iloc[kept].reset_index(drop=True)
+    else:
+        (folder / "all.npy").rename(folder / "embeddings.npy")
+    index.to_parquet(folder / "index.parquet")
+    table = pd.DataFrame(rejected.items(), columns=["path", "reason"], dtype=str)
+    table.to_parquet(folder / "rejected.parquet")
+
+
+def _embed_tiles(
+    archives: list[Archive], model: Encoder, rejected: dict[str, str]
+) -> Iterator[tuple[list[int], Matrix]]:
+    """Yield (rows over all archives, their vectors), a batch at a time."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device)
+    start = 0
+    for archive in archives:
+        for first in range(0, archive.n_tiles, BATCH_TILES):
+            rows: list[int] = []
+            tiles = []
+            for tile_index in range(first, min(first + BATCH_TILES, archive.n_tiles)):
+                try:
+                    tiles.append(archive.read(tile_index))
+                    rows.append(start + tile_index)
+                except TileError as error:
+                    rejected[str(archive.index["tile_id"].iloc[tile_index])] = str(error)
+            if tiles:
+                pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles])).to(device)
+                valid = torch.from_numpy(np.stack([valid for _, valid in tiles])).to(device)
+                with torch.inference_mode():
+                    yield rows, model(pixels, valid).cpu().numpy()
+        start += archive.n_tiles

@@ -1,0 +1,1 @@
+"""Contrastive pretraining on the tiles of one or several archives."""

@@ -1,0 +1,172 @@
+"""Encoders: a timm backbone that takes stored pixels and knows its radiometric contract."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from jaxtyping import Bool, Float, Shaped
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ecofm import artifact
+from ecofm.errors import ArtifactError, ContractError
+from ecofm.pretrain.views import normalize_tiles
+from ecofm.types import Contract
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+RESNET_CHANNELS = (64, 128, 256, 512)
+
+
+class Normalization(Enum):
+    """What pixels are measured against before the first layer."""
+
+    archive = "archive"
+    tile = "tile"
+
+
+class Pooling(Enum):
+    """What becomes the embedding."""
+
+    last = "last"
+    stages = "stages"
+
+
+@dataclass(kw_only=True, slots=True)
+class EncoderConfig:
+    """What an encoder is made of."""
+
+    backbone: str = "resnet18"
+    """Any timm model; `stages` pooling needs one that offers features_only."""
+    normalization: Normalization = Normalization.archive
+    """`archive`: mean and std of the contract; `tile`: each tile's own, for 8-bit renderings."""
+    pooling: Pooling = Pooling.stages
+    """`last`: the backbone's own pooled output; `stages`: mean and spread of every stage."""
+    width: float = 1.0
+    """Share of a ResNet's usual channels; other backbones take 1 only."""
+
+
+class Encoder(nn.Module):
+    """Stored pixels to embeddings."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: EncoderConfig, contract: Contract) -> None:
+        """Build the backbone with random weights.
+
+        Raises ValueError when timm does not know the backbone or cannot use it as configured.
+        """
+        super().__init__()
+        self.config = config
+        self.contract = contract
+        backbone, self.dim = _build_backbone(config, len(contract.bands))
+        # channels_last is up to three times as fast on CPU and on tensor cores.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(contract.std, dtype=torch.float32))
+
+    def normalize(
+        self,
+        pixels: Shaped[Tensor, "batch band height width"],
+        valid: Bool[Tensor, "batch height width"] | None = None,
+    ) -> Float[Tensor, "batch band height width"]:
+        """Turn stored numbers into float32 with mean 0 and unit 1; invalid pixels become 0.
+
+        Raises ContractError for another number of bands or number type.
+        """
+        expected = (len(self.contract.bands), self.contract.dtype)
+        found = (pixels.shape[1], str(pixels.dtype).removeprefix("torch."))
+        if found != expected:
+            raise ContractError(
+                f"pixels have {found[0]} bands of {found[1]}; the encoder was trained on "
+                f"{expected[0]} bands of {expected[1]} ({', '.join(self.contract.bands)})."
+            )
+        if valid is None:
+            valid = torch.ones(
+                (pixels.shape[0], *pixels.shape[2:]), dtype=torch.bool, device=pixels.device
+            )
+        per_tile = self.config.normalization is Normalization.tile
+        return normalize_tiles(pixels.float(), valid, self.mean, self.std, per_tile)
+
+    def encode(
+        self, images: Float[Tensor, "batch band height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """Embed normalised images."""
+        if self.config.pooling is Pooling.last:
+            return cast(Tensor, self.backbone(images)).float()
+        stages = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        # In fp32: a spread is the difference of two near numbers.
+        flat = [stage.float().flatten(2) for stage in stages]
+        pooled = [p for s in flat for p in (s.mean(-1), (s.var(-1, correction=0) + 1e-6).log() / 2)]
+        return torch.cat(pooled, dim=1)
+
+    def forward(
+        self,
+        pixels: Shaped[Tensor, "batch band height width"],
+        valid: Bool[Tensor, "batch height width"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """Embed stored pixels."""
+        return self.encode(self.normalize(pixels, valid))
+
+
+def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int]:
+    options: dict[str, Any] = {"in_chans": n_bands}
+    if config.width != 1:
+        options["channels"] = tuple(int(n * config.width) for n in RESNET_CHANNELS)
+    if config.pooling is Pooling.last:
+        options["num_classes"] = 0
+    else:
+        options["features_only"] = True
+    try:
+        model = timm.create_model(config.backbone, **options)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"backbone {config.backbone!r} cannot be built by timm with {options}: {error}"
+        ) from error
+    if config.pooling is Pooling.last:
+        return model, int(model.num_features)
+    return model, 2 * sum(model.feature_info.channels())
+
+
+def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> None:
+    """Write weights and config.json into a folder."""
+    weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    save_file(weights, str(folder / WEIGHTS))
+    config = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in asdict(encoder.config).items()
+    }
+    fields = {"encoder": config, "contract": encoder.contract.to_json(), "dim": encoder.dim}
+    artifact.write_json(folder / CONFIG, {**extra, **fields})
+
+
+def load(path: Path) -> tuple[Encoder, Contract]:
+    """Read an encoder from a run folder or its `encoder/`; see `ecofm.load_encoder`."""
+    folder = encoder_folder(path)
+    artifact.read_manifest(folder, "encoder")
+    fields = artifact.read_json(folder / CONFIG)
+    try:
+        stored = dict(fields["encoder"])
+        stored["normalization"] = Normalization(stored["normalization"])
+        stored["pooling"] = Pooling(stored["pooling"])
+        contract = Contract.from_json(fields["contract"])
+        encoder = Encoder(EncoderConfig(**stored), contract)
+        encoder.load_state_dict(load_file(str(folder / WEIGHTS)))
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{folder} is no whole encoder ({reason}); make it again with `ecofm pretrain`."
+        ) from error
+    return encoder.eval(), contract
+
+
+def encoder_folder(path: Path) -> Path:
+    """Return the encoder's folder for a run folder or the folder itself."""
+    return path / "encoder" if (path / "encoder").is_dir() else path

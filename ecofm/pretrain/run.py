@@ -1,0 +1,226 @@
+"""The stage `pretrain`: archives to an encoder, resumable at any step."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ecofm import artifact
+from ecofm.errors import ArtifactError
+from ecofm.pretrain import encoders
+from ecofm.pretrain.encoders import Encoder, EncoderConfig
+from ecofm.pretrain.methods import MethodConfig, SimCLRConfig, build_method
+from ecofm.pretrain.module import (
+    AtomicCheckpointIO,
+    ContrastiveModule,
+    Record,
+    newest_checkpoint,
+)
+from ecofm.pretrain.views import ViewConfig
+from ecofm.tiles.archive import open_archives
+from ecofm.tiles.loader import PairLoader
+from ecofm.types import Progress, say
+
+RUN = "run.json"
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """Everything that the encoder depends on."""
+
+    steps: int = 2000
+    """Number of global batches."""
+    batch_size: int = 128
+    """Pairs a step over all devices together."""
+    seed: int = 0
+    """Seed of weights, order, pairs and views."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up before the cosine."""
+    weight_decay: float = 1e-4
+    """Decay of matrices and kernels; norms and biases have none."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The encoder."""
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """How two views of a place may differ."""
+    method: MethodConfig = field(default_factory=SimCLRConfig)
+    """SimCLR or MoCo."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.steps < 1 or self.batch_size < 2 or self.learning_rate <= 0:
+            raise ValueError("steps >= 1, batch_size >= 2 and learning_rate > 0 are needed.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """How the run is carried out; none of it changes the encoder beyond rounding."""
+
+    threads: int = 2
+    """Loader threads; 0 reads in the training thread."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    log_every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    accelerator: str = "auto"
+    """Lightning's accelerator: auto, cpu, gpu."""
+    devices: int = 1
+    """Devices a node."""
+    nodes: int = 1
+    """Nodes."""
+    strategy: str = "auto"
+    """Lightning's strategy: auto, ddp, fsdp."""
+    precision: str = "32-true"
+    """Lightning's precision: 32-true, bf16-mixed."""
+    torch_threads: int | None = None
+    """Threads of torch itself; None keeps torch's own choice."""
+
+
+def pretrain(
+    archives: Sequence[Path],
+    out: Path,
+    config: PretrainConfig,
+    run: RunConfig | None = None,
+    *,
+    loggers: Sequence[Any] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    recipe: str | None = None,
+) -> Path:
+    """Train an encoder on some archives and return `out`, which holds `encoder/`.
+
+    The same call continues an interrupted run from its newest checkpoint, or says that it is
+    done. Raises ArtifactError when `out` holds another run.
+    """
+    run = run or RunConfig()
+    opened, contract = open_archives(list(archives))
+    inputs = {f"archive{number}": artifact.hash_input(path) for number, path in enumerate(archives)}
+    manifest = artifact.build_manifest("encoder", plain(config), inputs)
+    if _begin(out, manifest, overwrite):
+        say(f"{out} is done already: the same archives and options.")
+        return out
+    torch_threads = torch.get_num_threads()
+    if run.torch_threads:
+        torch.set_num_threads(run.torch_threads)
+    try:
+        torch.manual_seed(config.seed)
+        encoder = Encoder(config.encoder, contract)
+        n_devices = run.devices * run.nodes
+        method = build_method(config.method, encoder, distributed=n_devices > 1)
+        module = ContrastiveModule(
+            method,
+            config.views,
+            opened,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            steps=config.steps,
+            warmup_steps=config.warmup_steps,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            threads=run.threads,
+        )
+        _warn_of_pairs(opened, config)
+        trainer = _build_trainer(out, config, run, loggers, progress)
+        _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
+    finally:
+        torch.set_num_threads(torch_threads)
+    if trainer.is_global_zero:
+        draft = artifact.Draft(
+            out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
+        )
+        draft.extra = {"torch": torch.__version__, "recipe": recipe}
+        with draft as folder:
+            encoders.save(folder, encoder.cpu(), {"steps": config.steps, "recipe": recipe})
+    return out
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as plain values, with the class of a method by its name."""
+
+    def simplify(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: simplify(inner) for name, inner in value.items()}
+        return value.value if isinstance(value, Enum) else value
+
+    fields: dict[str, Any] = simplify(asdict(config))
+    if isinstance(config, PretrainConfig):
+        fields["method"]["name"] = type(config.method).__name__.removesuffix("Config").lower()
+    return fields
+
+
+def _begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
+    """Return whether the run is finished; else make its folder and note what it is."""
+    record = out / RUN
+    if not record.is_file():
+        if out.exists() and any(out.iterdir()):
+            raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
+    else:
+        found = artifact.read_json(record)
+        differing = [key for key in ("config", "inputs") if found.get(key) != manifest[key]]
+        if not differing:
+            return (out / "encoder" / artifact.MANIFEST).is_file()
+        if not overwrite:
+            raise ArtifactError(
+                f"{out} holds a run with another {' and '.join(differing)}; give --overwrite to "
+                "start it anew, or another --out."
+            )
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        artifact.write_json(record, manifest)
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error
+    return False
+
+
+def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
+    loader = PairLoader(archives, batch_size=config.batch_size, seed=config.seed)
+    if not loader.has_temporal_pairs:
+        say("warning: no cell has two periods, so both views of a pair show the same tile.")
+
+
+def _build_trainer(
+    out: Path,
+    config: PretrainConfig,
+    run: RunConfig,
+    loggers: Sequence[Any],
+    progress: Progress | None,
+) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.nodes,
+        strategy=run.strategy,
+        precision=run.precision,  # type: ignore[arg-type]
+        max_steps=config.steps,
+        max_epochs=-1,
+        logger=list(loggers) or False,
+        callbacks=[Record(out, run.checkpoint_every, run.log_every, progress)],
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=run.log_every,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+    )
+
+
+def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:
+    with warnings.catch_warnings():
+        # Our loader is no DataLoader: it has threads of its own, so Lightning's advice on workers
+        # does not apply.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)

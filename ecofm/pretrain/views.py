@@ -1,0 +1,160 @@
+"""Views: one spatial affine and one spectral affine a view, batched on the training device.
+
+The parameters are drawn by a counter-based generator keyed by (seed, step), one row a global
+sample, so that they depend neither on the number of devices nor on how often a run was resumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+VIEW_STREAM = 1
+
+
+@dataclass(kw_only=True, slots=True)
+class ViewConfig:
+    """How two views of a place may differ. Strengths are in standard deviations of a band."""
+
+    size_px: int = 64
+    """Side of a view."""
+    min_zoom: float = 0.8
+    """Smallest number of view pixels for one tile pixel; 1 keeps the full resolution."""
+    max_zoom: float = 1.25
+    """Largest number of view pixels for one tile pixel."""
+    gain: float = 0.3
+    """Each band is multiplied by exp(N(0, gain))."""
+    offset: float = 0.3
+    """N(0, offset) is added to each band."""
+    haze: float = 0.4
+    """Largest share of the signal that haze replaces, in a random half of the views."""
+    mix: float = 0.1
+    """N(0, mix) of every other band is mixed into each band."""
+    grey_probability: float = 0.2
+    """Share of views in which all bands become their mean."""
+    drop_probability: float = 0.05
+    """Probability that a band is dropped (set to its mean)."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.size_px < 8 or not 0 < self.min_zoom <= self.max_zoom:
+            raise ValueError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
+
+
+@dataclass(frozen=True, slots=True)
+class ViewParameters:
+    """The two affines of a batch of views."""
+
+    spatial: Float[Tensor, "batch 2 3"]
+    """Normalised output coordinates to normalised input coordinates, as `affine_grid` takes."""
+    mixing: Float[Tensor, "batch band band"]
+    """Bands of the view from bands of the tile."""
+    offset: Float[Tensor, "batch band"]
+    """Added after mixing."""
+
+
+def draw_parameters(
+    config: ViewConfig,
+    *,
+    seed: int,
+    step: int,
+    view: int,
+    samples: slice,
+    n_global: int,
+    n_bands: int,
+    tile_px: tuple[int, int],
+) -> ViewParameters:
+    """Draw the affines of view 0 or 1 for `samples`, a slice of the step's global batch."""
+    key = np.array([seed, (VIEW_STREAM << 32) + view], dtype=np.uint64)
+    random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+    uniform = random.random((n_global, 8), dtype=np.float32)[samples]
+    normal = random.standard_normal((n_global, n_bands, n_bands + 2), dtype=np.float32)[samples]
+    band_uniform = random.random((n_global, n_bands), dtype=np.float32)[samples]
+    mixing, offset = _spectral(config, uniform, normal, band_uniform)
+    return ViewParameters(
+        torch.from_numpy(_spatial(config, uniform, tile_px)),
+        torch.from_numpy(mixing),
+        torch.from_numpy(offset),
+    )
+
+
+def _spatial(config: ViewConfig, uniform: np.ndarray, tile_px: tuple[int, int]) -> np.ndarray:
+    """Return crop, zoom, quarter turn and flip as one affine: (batch, 2, 3)."""
+    n = len(uniform)
+    log_zoom = np.log([config.min_zoom, config.max_zoom])
+    zoom = np.exp(log_zoom[0] + uniform[:, 0] * (log_zoom[1] - log_zoom[0]))
+    span = np.minimum(config.size_px / zoom[:, None] / np.array(tile_px[::-1]), 1.0)
+    centre = (uniform[:, 1:3] * 2 - 1) * (1 - span)
+    turn = np.floor(uniform[:, 3] * 4) * (np.pi / 2)
+    flip = np.where(uniform[:, 4] < 0.5, -1.0, 1.0)
+    affine = np.zeros((n, 2, 3), np.float32)
+    affine[:, 0, 0] = np.round(np.cos(turn)) * flip * span[:, 0]
+    affine[:, 0, 1] = -np.round(np.sin(turn)) * span[:, 0]
+    affine[:, 1, 0] = np.round(np.sin(turn)) * flip * span[:, 1]
+    affine[:, 1, 1] = np.round(np.cos(turn)) * span[:, 1]
+    affine[:, :, 2] = centre
+    return affine
+
+
+def _spectral(
+    config: ViewConfig, uniform: np.ndarray, normal: np.ndarray, band_uniform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return gain, mixing, grey, haze and band drop as one matrix and one offset a view."""
+    n_bands = band_uniform.shape[1]
+    mixing = normal[:, :, :n_bands] * np.float32(config.mix / np.sqrt(n_bands))
+    diagonal = np.arange(n_bands)
+    mixing[:, diagonal, diagonal] = np.exp(normal[:, :, n_bands] * config.gain)
+    offset = normal[:, :, n_bands + 1] * np.float32(config.offset)
+    is_grey = uniform[:, 5] < config.grey_probability
+    mixing[is_grey] = 1.0 / n_bands
+    # Haze: I = J t + A (1 - t) (Koschmieder), with the transmission t the same in all bands.
+    haze = np.where(uniform[:, 6] < 0.5, uniform[:, 7] * config.haze, 0).astype(np.float32)
+    mixing *= (1 - haze)[:, None, None]
+    offset += (2 * haze)[:, None]
+    is_dropped = band_uniform < config.drop_probability
+    mixing[is_dropped] = 0
+    offset[is_dropped] = 0
+    return mixing.astype(np.float32), offset.astype(np.float32)
+
+
+def render_views(
+    tiles: Float[Tensor, "batch band height width"], parameters: ViewParameters, size_px: int
+) -> Float[Tensor, "batch band size size"]:
+    """Apply the two affines to normalised tiles (mean 0, unit 1; invalid pixels are 0)."""
+    parameters = ViewParameters(
+        *(p.to(tiles.device) for p in (parameters.spatial, parameters.mixing, parameters.offset))
+    )
+    shape = [len(tiles), tiles.shape[1], size_px, size_px]
+    grid = F.affine_grid(parameters.spatial, shape, align_corners=False)
+    crops = F.grid_sample(tiles, grid, padding_mode="reflection", align_corners=False)
+    mixed = torch.einsum("nij,njhw->nihw", parameters.mixing, crops)
+    return mixed + parameters.offset[:, :, None, None]
+
+
+def normalize_tiles(
+    pixels: Float[Tensor, "batch band height width"],
+    valid: Bool[Tensor, "batch height width"],
+    mean: Float[Tensor, " band"],
+    std: Float[Tensor, " band"],
+    per_tile: bool,
+) -> Float[Tensor, "batch band height width"]:
+    """Return pixels with mean 0 and unit deviation; invalid pixels become 0.
+
+    `mean` and `std` are the archive's; with `per_tile` each tile's own are used instead, which
+    removes the rendering's stretch and uniform haze.
+    """
+    mask = valid[:, None].to(pixels.dtype)
+    if per_tile:
+        n_valid = mask.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        tile_mean = (pixels * mask).sum(dim=(2, 3), keepdim=True) / n_valid
+        centred = (pixels - tile_mean) * mask
+        variance = centred.square().sum(dim=(2, 3), keepdim=True) / n_valid
+        # A tile without texture (sea, one colour) must not have its noise blown up.
+        floor = 0.02 * std[:, None, None].square() + 1e-6
+        return centred / (variance + floor).sqrt()
+    return (pixels - mean[:, None, None]) / std.clamp(min=1e-6)[:, None, None] * mask

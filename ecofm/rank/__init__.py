@@ -1,0 +1,1 @@
+"""Ranking heads: comparisons of items to scores of tiles."""

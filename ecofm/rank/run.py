@@ -1,0 +1,82 @@
+"""The stage `rank`: embeddings and comparisons to a ranker, and the ranker's reader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ecofm import artifact
+from ecofm.compare import read_comparisons
+from ecofm.embed import open_embeddings
+from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.rank.heads import LinearHeads, RankConfig, build_basis, fit_heads
+from ecofm.rank.items import pair_items, read_members
+from ecofm.types import say
+
+WEIGHTS = "ranker.safetensors"
+BASIS_TILES = 20_000
+
+
+def rank(
+    embeddings: Sequence[Path],
+    comparisons: Path,
+    out: Path,
+    config: RankConfig,
+    *,
+    members: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Fit a ranker to comparisons and return `out`.
+
+    `members` is a clusters artifact or a table tile_id, item; without it items are tile ids.
+    Raises ComparisonError for unknown items or when nothing can be learned.
+    """
+    inputs = {f"embeddings{n}": artifact.hash_input(path) for n, path in enumerate(embeddings)}
+    table = read_comparisons(comparisons)
+    inputs["comparisons"] = artifact.hash_file(comparisons)
+    if members is not None:
+        inputs["members"] = artifact.hash_input(members)
+    index, matrix, encoder_hash = open_embeddings(embeddings)
+    draft = artifact.Draft(
+        out, stage="ranker", config=asdict(config), inputs=inputs, overwrite=overwrite
+    )
+    if draft.done:
+        say(f"{out} is done already: the same embeddings, comparisons and options.")
+        return out
+    pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
+    if len(pairs.items) < 2:
+        raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
+    random = np.random.default_rng(config.seed)
+    chosen = np.sort(random.permutation(len(matrix))[:BASIS_TILES])
+    basis = build_basis(np.asarray(matrix[chosen], dtype=np.float64), config.components)
+    heads = fit_heads(matrix, basis, pairs, config)
+    with draft as folder:
+        save_file({"weights": heads.weights, "bias": heads.bias}, str(folder / WEIGHTS))
+        draft.extra = {
+            "encoder": encoder_hash,
+            "n_items": len(pairs.items),
+            "n_comparisons": int(pairs.counts.sum()),
+            "n_annotators": len(pairs.counts),
+            "decay": heads.decay,
+            "held_out_loss": heads.held_out_loss if np.isfinite(heads.held_out_loss) else None,
+        }
+    return out
+
+
+def load_ranker(path: Path) -> tuple[LinearHeads, dict[str, Any]]:
+    """Return a ranker's heads and manifest; raises ArtifactError when it is none or damaged."""
+    manifest = artifact.read_manifest(path, "ranker")
+    try:
+        stored = load_file(str(path / WEIGHTS))
+        heads = LinearHeads(stored["weights"], stored["bias"], manifest["decay"], float("nan"))
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{path} is damaged ({error}); make it again with `ecofm rank`."
+        ) from error
+    return heads, manifest

@@ -1,0 +1,145 @@
+"""The archive: pixel shards as `.npy`, packed valid masks, a GeoParquet index, and its reader."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import xxhash
+
+from ecofm.artifact import MANIFEST, read_manifest
+from ecofm.errors import ArtifactError, EcofmError
+from ecofm.tiles.scenes import Pixels, Valid
+from ecofm.types import Contract
+
+INDEX_COLUMNS = [
+    "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "checksum",
+]  # fmt: skip
+ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+
+
+class TileError(EcofmError):
+    """A tile's bytes are not those that were written."""
+
+
+def checksum_tile(pixels: Pixels, valid: Valid) -> str:
+    """Return the xxh3 of a tile's bytes: (band, height, width) and (height, width) bool."""
+    digest = xxhash.xxh3_64(np.ascontiguousarray(pixels))
+    digest.update(np.packbits(valid, axis=-1))
+    return digest.hexdigest()
+
+
+def shard_paths(folder: Path, shard: int) -> tuple[Path, Path, Path]:
+    """Return where a shard's pixels, valid masks and index part lie."""
+    stem = folder / "shards" / f"{shard:05d}"
+    return stem.with_suffix(".npy"), stem.with_suffix(".valid.npy"), stem.with_suffix(".parquet")
+
+
+class Archive:
+    """Tiles on disk, read through memory maps.
+
+    `index` has one row a tile (tile_id, cell_id, period, group, valid_share, shard, row, dates,
+    checksum, geometry in EPSG:4326); `contract` says what the stored numbers mean.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the archive; raises ArtifactError when the folder is none or is damaged."""
+        self.path = path
+        self.manifest: dict[str, Any] = read_manifest(path, "archive")
+        self.contract = Contract.from_json(self.manifest["contract"])
+        self.tile_px = (int(self.manifest["tile_px"][0]), int(self.manifest["tile_px"][1]))
+        self.grid: str = self.manifest["config"]["grid"]
+        self.attribution: str = self.manifest["attribution"]
+        self._shards: dict[int, tuple[Pixels, Pixels]] = {}
+
+    @cached_property
+    def index(self) -> gpd.GeoDataFrame:
+        """The index, one row a tile, in storage order."""
+        try:
+            return gpd.read_parquet(self.path / "index.parquet")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(
+                f"{self.path / 'index.parquet'} cannot be read ({error}); "
+                "make the archive again with `ecofm tile`."
+            ) from error
+
+    @cached_property
+    def _places(self) -> tuple[Any, Any, list[str], list[str]]:
+        index = self.index
+        return (
+            index["shard"].to_numpy(),
+            index["row"].to_numpy(),
+            index["checksum"].tolist(),
+            index["tile_id"].tolist(),
+        )
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return int(self.manifest["n_tiles"])
+
+    @property
+    def periods(self) -> list[str]:
+        """The periods that the tiles stand for, in order."""
+        return sorted(self.index["period"].unique())
+
+    def _shard(self, shard: int) -> tuple[Pixels, Pixels]:
+        if shard not in self._shards:
+            pixels_path, valid_path, _ = shard_paths(self.path, shard)
+            try:
+                maps = (np.load(pixels_path, mmap_mode="r"), np.load(valid_path, mmap_mode="r"))
+            except (OSError, ValueError, EOFError) as error:
+                raise TileError(
+                    f"{pixels_path} is damaged or missing ({error}); tile its scenes again"
+                ) from error
+            self._shards[shard] = maps
+        return self._shards[shard]
+
+    def read(self, tile_index: int) -> tuple[Pixels, Valid]:
+        """Return a tile: (band, height, width) as stored, and (height, width) valid.
+
+        Raises TileError, with the tile's id, when the bytes do not match their checksum.
+        """
+        shards, rows, checksums, tile_ids = self._places
+        maps = self._shard(int(shards[tile_index]))
+        row = int(rows[tile_index])
+        if row >= len(maps[0]) or maps[0].shape[2:] != self.tile_px:
+            raise TileError(f"tile {tile_ids[tile_index]} is not in its shard; tile it again")
+        pixels = np.array(maps[0][row])
+        valid = np.unpackbits(maps[1][row], axis=-1, count=pixels.shape[-1]).astype(bool)
+        if checksum_tile(pixels, valid) != checksums[tile_index]:
+            raise TileError(
+                f"tile {tile_ids[tile_index]} of {self.path} has another checksum than when it "
+                "was written; tile its scenes again"
+            )
+        return pixels, valid
+
+
+def open_archive(path: Path) -> Archive:
+    """Open an archive; raises ArtifactError when the folder is none."""
+    if not (path / MANIFEST).exists() and (path / "plan.json").exists():
+        raise ArtifactError(f"{path} is not finished: run the same `ecofm tile` again to continue.")
+    return Archive(path)
+
+
+def open_archives(paths: list[Path]) -> tuple[list[Archive], Contract]:
+    """Open archives that are used together, and pool their contracts.
+
+    Raises ContractError when bands, dtype, scale or offset differ, ArtifactError when tile sizes
+    do.
+    """
+    from ecofm.types import pool_contracts
+
+    archives = [open_archive(path) for path in paths]
+    sizes = {archive.tile_px for archive in archives}
+    if len(sizes) > 1:
+        raise ArtifactError(
+            f"archives {', '.join(map(str, paths))} have tiles of {sorted(sizes)} px; "
+            "tile them to one size."
+        )
+    weights = [archive.n_tiles for archive in archives]
+    pooled = pool_contracts([a.contract for a in archives], weights, [str(p) for p in paths])
+    return archives, pooled

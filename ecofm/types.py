@@ -1,0 +1,125 @@
+"""Words that several stages share: the radiometric contract, and what a stage left out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ecofm.errors import ContractError
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) by long work."""
+
+TRUE_COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contract:
+    """The radiometric contract: how stored numbers become physical ones.
+
+    It is written by `tile`, and travels with the archive, the encoder and the embeddings.
+    """
+
+    bands: tuple[str, ...]
+    """Band names in storage order: `B02`..., or `red`, `green`, `blue`."""
+    dtype: str
+    """numpy name of the stored type: uint8, uint16 or int16."""
+    units: str
+    """`reflectance` after scale and offset, or `digital number`."""
+    scale: float
+    """physical = (stored + offset) * scale."""
+    offset: float
+    """Added to the stored number first; -1000 for Sentinel-2 L2A of baseline 04.00 and later."""
+    valid_range: tuple[float, float]
+    """Smallest and largest stored number that can be valid."""
+    gsd_m: float | None
+    """Ground resolution in metres on the grid; None for chips without a place."""
+    mean: tuple[float, ...]
+    """Mean stored number of each band over valid pixels."""
+    std: tuple[float, ...]
+    """Standard deviation of each band, in stored numbers."""
+
+    def require_match(self, other: Contract, this: str, that: str) -> None:
+        """Raise ContractError unless bands, dtype, scale and offset agree.
+
+        Mean and std describe the data and are no part of the match.
+        """
+        fields = ("bands", "dtype", "scale", "offset")
+        differing = [name for name in fields if getattr(self, name) != getattr(other, name)]
+        if differing:
+            mine = ", ".join(f"{name}={getattr(self, name)}" for name in fields)
+            theirs = ", ".join(f"{name}={getattr(other, name)}" for name in fields)
+            raise ContractError(
+                f"{this} and {that} differ in {', '.join(differing)}: {this} has {mine}; "
+                f"{that} has {theirs}; tile both with the same bands and number type."
+            )
+
+    def true_colour(self) -> tuple[int, int, int]:
+        """Return the indices of the red, green and blue bands; the first band thrice if absent."""
+        for names in TRUE_COLOUR:
+            if all(name in self.bands for name in names):
+                red, green, blue = (self.bands.index(name) for name in names)
+                return red, green, blue
+        return (0, 1, 2) if len(self.bands) == 3 else (0, 0, 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain lists and numbers for a manifest."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Contract:
+        """Read what `to_json` wrote."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def pool_contracts(contracts: list[Contract], weights: list[int], names: list[str]) -> Contract:
+    """Return one contract for archives that are used together, mean and std pooled.
+
+    `weights` are numbers of tiles. Raises ContractError when the archives do not match.
+    """
+    first = contracts[0]
+    for contract, name in zip(contracts[1:], names[1:], strict=True):
+        first.require_match(contract, names[0], name)
+    share = np.asarray(weights, dtype=np.float64)[:, None] / sum(weights)
+    mean = np.array([c.mean for c in contracts])
+    square = np.array([c.std for c in contracts]) ** 2 + mean**2
+    pooled_mean = (share * mean).sum(axis=0)
+    pooled_std = np.sqrt(np.maximum((share * square).sum(axis=0) - pooled_mean**2, 0))
+    gsds = [c.gsd_m for c in contracts if c.gsd_m is not None]
+    return replace(
+        first,
+        gsd_m=gsds[0] if gsds else None,
+        mean=tuple(float(v) for v in pooled_mean),
+        std=tuple(float(v) for v in pooled_std),
+    )
+
+
+def say(message: str) -> None:
+    """Print one line for a person; errors and tables have other ways."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def progress_bar(label: str) -> Progress:
+    """Return a progress callback: a bar on a terminal, about ten plain lines otherwise."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(desc=label, unit="step", leave=True)
+
+        def draw(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            if done >= total:
+                bar.close()
+
+        return draw
+
+    def print_tenths(done: int, total: int) -> None:
+        if done == total or (done * 10) // total > ((done - 1) * 10) // total:
+            say(f"{label}: {done}/{total}")
+
+    return print_tenths
