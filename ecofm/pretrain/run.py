@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class PretrainConfig:
     """Everything that the encoder depends on."""
 
     steps: int = 2000
-    """Number of global batches."""
+    """Number of global batches; 0 writes the encoder with its random weights, as a baseline."""
     batch_size: int = 128
     """Pairs a step over all devices together."""
     seed: int = 0
@@ -57,13 +58,14 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
-        if self.steps < 1 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise ValueError("steps >= 1, batch_size >= 2 and learning_rate > 0 are needed.")
+        if self.steps < 0 or self.batch_size < 2 or self.learning_rate <= 0:
+            raise ValueError("steps >= 0, batch_size >= 2 and learning_rate > 0 are needed.")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
 
 
-@dataclass(kw_only=True, slots=True)
+# No slots: the Hydra entry inherits from this class and PretrainConfig, and only one may have them.
+@dataclass(kw_only=True)
 class RunConfig:
     """How the run is carried out; none of it changes the encoder beyond rounding."""
 
@@ -132,7 +134,8 @@ def pretrain(
         )
         _warn_of_pairs(opened, config)
         trainer = _build_trainer(out, config, run, loggers, progress)
-        _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
+        if config.steps:
+            _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
     finally:
         torch.set_num_threads(torch_threads)
     if trainer.is_global_zero:
@@ -197,6 +200,8 @@ def _build_trainer(
     loggers: Sequence[Any],
     progress: Progress | None,
 ) -> pl.Trainer:
+    # Lightning announces devices and products; our own lines say what a run does.
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
         accelerator=run.accelerator,
         devices=run.devices,
@@ -222,5 +227,6 @@ def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None
         # Our loader is no DataLoader: it has threads of its own, so Lightning's advice on workers
         # does not apply.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
+        # Lightning-AI/pytorch-lightning#20910: torch deprecated what its pytree helper calls.
+        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         trainer.fit(module, ckpt_path=str(checkpoint) if checkpoint else None)

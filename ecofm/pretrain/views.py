@@ -27,6 +27,8 @@ class ViewConfig:
     """Smallest number of view pixels for one tile pixel; 1 keeps the full resolution."""
     max_zoom: float = 1.25
     """Largest number of view pixels for one tile pixel."""
+    max_shift: float = 0.5
+    """Largest distance between the two views' centres along each axis, in sides of a view."""
     gain: float = 0.3
     """Each band is multiplied by exp(N(0, gain))."""
     offset: float = 0.3
@@ -70,26 +72,35 @@ def draw_parameters(
     tile_px: tuple[int, int],
 ) -> ViewParameters:
     """Draw the affines of view 0 or 1 for `samples`, a slice of the step's global batch."""
-    key = np.array([seed, (VIEW_STREAM << 32) + view], dtype=np.uint64)
-    random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+    shared = _generator(seed, step, 2).random((n_global, 2), dtype=np.float32)[samples]
+    random = _generator(seed, step, view)
     uniform = random.random((n_global, 8), dtype=np.float32)[samples]
     normal = random.standard_normal((n_global, n_bands, n_bands + 2), dtype=np.float32)[samples]
     band_uniform = random.random((n_global, n_bands), dtype=np.float32)[samples]
     mixing, offset = _spectral(config, uniform, normal, band_uniform)
     return ViewParameters(
-        torch.from_numpy(_spatial(config, uniform, tile_px)),
+        torch.from_numpy(_spatial(config, shared, uniform, tile_px)),
         torch.from_numpy(mixing),
         torch.from_numpy(offset),
     )
 
 
-def _spatial(config: ViewConfig, uniform: np.ndarray, tile_px: tuple[int, int]) -> np.ndarray:
+def _generator(seed: int, step: int, stream: int) -> np.random.Generator:
+    key = np.array([seed, (VIEW_STREAM << 32) + stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+
+
+def _spatial(
+    config: ViewConfig, shared: np.ndarray, uniform: np.ndarray, tile_px: tuple[int, int]
+) -> np.ndarray:
     """Return crop, zoom, quarter turn and flip as one affine: (batch, 2, 3)."""
     n = len(uniform)
     log_zoom = np.log([config.min_zoom, config.max_zoom])
     zoom = np.exp(log_zoom[0] + uniform[:, 0] * (log_zoom[1] - log_zoom[0]))
     span = np.minimum(config.size_px / zoom[:, None] / np.array(tile_px[::-1]), 1.0)
-    centre = (uniform[:, 1:3] * 2 - 1) * (1 - span)
+    # Both views lie around one place; normalised coordinates run from -1 to 1 over the tile.
+    shift = (uniform[:, 1:3] * 2 - 1) * config.max_shift * span
+    centre = np.clip((shared * 2 - 1) * (1 - span) + shift, span - 1, 1 - span)
     turn = np.floor(uniform[:, 3] * 4) * (np.pi / 2)
     flip = np.where(uniform[:, 4] < 0.5, -1.0, 1.0)
     affine = np.zeros((n, 2, 3), np.float32)

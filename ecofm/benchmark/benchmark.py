@@ -1,0 +1,230 @@
+"""The benchmark stage: scores against proxies, beside rivals and image statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import pandas as pd
+
+from ecofm.artifact import Draft, hash_input, read_manifest
+from ecofm.benchmark.baselines import image_statistics
+from ecofm.benchmark.contest import OURS, Contest, Outcome, hold
+from ecofm.benchmark.proxies import (
+    Proxies,
+    average_regions,
+    name_rival,
+    place_cells,
+    read_proxies,
+    read_regions,
+    resolve_rival,
+)
+from ecofm.benchmark.report import write_report
+from ecofm.errors import EcofmError
+from ecofm.types import progress_bar, say
+
+if TYPE_CHECKING:
+    from ecofm.tiles.archive import Archive
+
+MEAN = "mean"
+"""The period that stands for the mean of all periods."""
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkConfig:
+    """What `benchmark` may be told."""
+
+    targets: list[str] | None = None
+    """Columns of the proxies to check against; None takes every numeric column not in `beside`."""
+    beside: list[str] = field(default_factory=list)
+    """Rival scores in the proxies' columns; `siscore_{period}` stands for a column a period."""
+    n_bootstrap: int = 1_000
+    """Resamples of the places for each 95 % interval, at least 1,000."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that mean nothing."""
+        if self.n_bootstrap < 1_000:
+            raise ValueError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
+
+
+def benchmark(
+    scores: Path,
+    proxies: Path,
+    out: Path,
+    regions: Path | None,
+    archive: list[Path] | None,
+    config: BenchmarkConfig,
+    overwrite: bool = False,
+) -> Path:
+    """Write report.json, report.md and pictures: how well the scores agree with the proxies.
+
+    For each level (cell, and region where `regions` is given), period and the mean of periods,
+    target, and subset (all places; those where the target is above 0): Spearman, Pearson, R² and
+    R² of logarithms with 95 % bootstrap intervals, for our score, the rivals and, where `archive`
+    gives the scored tiles' pixels, single image statistics; paired differences; and Spearman
+    given the mean colour. All contestants of a row are judged on the same places. A region's
+    value is the area-weighted mean over its cells. The mean of periods is over cells scored in
+    all of them. Raises EcofmError when nothing can be compared.
+    """
+    table = read_scores(scores)
+    proxy = read_proxies(proxies)
+    inputs = {"scores": hash_input(scores), "proxies": hash_input(proxies)}
+    inputs |= {"regions": hash_input(regions)} if regions else {}
+    inputs |= {f"archive{i}": hash_input(path) for i, path in enumerate(archive or [])}
+    draft = Draft(out, stage="report", config=asdict(config), inputs=inputs, overwrite=overwrite)
+    if draft.done:
+        say(f"{out} is done already.")
+        return out
+    placed = place_cells(table, read_regions(regions)) if regions else None
+    if proxy.level == "region" and placed is None:
+        raise EcofmError(f"{proxies} is by region: give the regions' polygons with --regions.")
+    attribution = str(read_manifest(scores, "scores").get("attribution", ""))
+    if archive:
+        table, attribution = add_baselines(table, archive)
+    contests = list(plan_contests(table, proxy, placed, config))
+    outcomes, refused = hold_all(contests, config)
+    if not outcomes:
+        raise EcofmError(f"nothing can be compared with {proxies}: {refused[0]}.")
+    with draft as folder:
+        write_report(folder, outcomes, refused, attribution)
+    say(f"{len(outcomes)} comparisons; {len(refused)} left out, named in report.md.")
+    return out
+
+
+def read_scores(folder: Path) -> gpd.GeoDataFrame:
+    """Return the scores, our column named OURS; raises EcofmError when they are not finite."""
+    read_manifest(folder, "scores")
+    path = folder / "scores.parquet"
+    try:
+        table = gpd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
+    n_broken = int(table["score"].isna().sum())
+    if n_broken or table.empty:
+        raise EcofmError(
+            f"{path} has {n_broken} missing of {len(table)} scores; run `ecofm score` again."
+        )
+    return table.rename(columns={"score": OURS})[["tile_id", "cell_id", "period", OURS, "geometry"]]
+
+
+def add_baselines(table: gpd.GeoDataFrame, paths: list[Path]) -> tuple[gpd.GeoDataFrame, str]:
+    """Return the scores with their tiles' image statistics, and the imagery's attribution."""
+    from ecofm.tiles.archive import open_archives
+
+    archives, _ = open_archives(paths)
+    scored = set(table["tile_id"])
+    found = [measure_archive(archive) for archive in archives]
+    statistics = pd.concat(found).drop_duplicates("tile_id").set_index("tile_id")
+    if not scored & set(statistics.index):
+        raise EcofmError(
+            f"{', '.join(map(str, paths))} holds none of the scored tiles; "
+            "give the archive that the scores were made from."
+        )
+    numbers = statistics.drop(columns=["cell_id", "period"])
+    attribution = "; ".join(dict.fromkeys(a.attribution for a in archives if a.attribution))
+    return table.join(numbers, on="tile_id"), attribution
+
+
+def measure_archive(archive: Archive) -> pd.DataFrame:
+    """Return the archive's image statistics, drawing progress."""
+    return image_statistics(archive, progress_bar("image statistics"))
+
+
+def plan_contests(
+    table: gpd.GeoDataFrame,
+    proxy: Proxies,
+    placed: pd.DataFrame | None,
+    config: BenchmarkConfig,
+) -> Iterator[Contest]:
+    """Yield every contest: levels, periods and their mean, targets, subsets."""
+    targets = proxy.pick_targets(config.targets, config.beside)
+    periods = sorted(table["period"].unique())
+    require_rivals(proxy, config.beside, periods)
+    named: list[tuple[str, list[str]]] = [(period, [period]) for period in periods]
+    if len(periods) > 1:
+        named.append((MEAN, periods))
+    for label, members in named:
+        ours = average_periods(table, members)
+        statistics = proxy.at(members)
+        found = {name_rival(b): resolve_rival(b, statistics, members) for b in config.beside}
+        rivals = {name: series for name, series in found.items() if series is not None}
+        require_new_names([*rivals, *targets], ours, proxy)
+        for target in targets:
+            others = pd.DataFrame({**rivals, target: statistics[target]})
+            for level, frame in join_levels(ours, others, proxy.level, placed):
+                contest = Contest(
+                    level=level,
+                    period=label,
+                    subset="all",
+                    target=target,
+                    frame=frame,
+                    rivals=list(rivals),
+                    baselines=[str(name) for name in ours if name != OURS],
+                )
+                yield contest
+                # Asked of the whole table, so that every period has the same rows in the report.
+                if level == proxy.level and target in frame and (statistics[target] == 0).any():
+                    built = frame[frame[target] > 0]
+                    yield replace(contest, subset=f"{target} > 0", frame=built)
+
+
+def require_new_names(names: list[str], ours: pd.DataFrame, proxy: Proxies) -> None:
+    """Raise EcofmError for a proxy that goes by the name of our score or an image statistic."""
+    taken = [name for name in names if name in ours]
+    if taken:
+        raise EcofmError(
+            f"{proxy.path} calls a column {taken[0]}, which is our name for what it stands "
+            "beside; rename the column."
+        )
+
+
+def require_rivals(proxy: Proxies, beside: list[str], periods: list[str]) -> None:
+    """Raise EcofmError for a rival that no period has a column for."""
+    for name in beside:
+        if all(resolve_rival(name, proxy.table, period) is None for period in periods):
+            raise EcofmError(
+                f"{proxy.path} has no column {name} for any of {', '.join(periods)}; it has "
+                f"{', '.join(proxy.statistics)}."
+            )
+
+
+def average_periods(table: gpd.GeoDataFrame, periods: list[str]) -> pd.DataFrame:
+    """Return the mean of score and image statistics by cell_id, NaN where a period lacks one."""
+    rows = pd.DataFrame(table[table["period"].isin(periods)].drop(columns="geometry"))
+    grouped = rows.drop(columns=["tile_id", "period"]).groupby("cell_id")
+    mean, count = grouped.mean(), grouped.count()
+    return mean.where(count == len(periods))
+
+
+def join_levels(
+    ours: pd.DataFrame, others: pd.DataFrame, level: str, placed: pd.DataFrame | None
+) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield ("cell" or "region", the table of contestants and target by place)."""
+    if level == "cell":
+        joined = ours.join(others, how="inner")
+        yield "cell", joined
+        if placed is not None:
+            # The same cells for all: a region's mean over other cells is another place's.
+            usable = joined.dropna(axis=1, how="all").dropna()
+            yield "region", average_regions(usable, placed)
+    elif placed is not None:
+        scored = ours.dropna(subset=[OURS])
+        yield "region", average_regions(scored, placed).join(others, how="inner")
+
+
+def hold_all(contests: list[Contest], config: BenchmarkConfig) -> tuple[list[Outcome], list[str]]:
+    """Return the outcomes, and for each contest that cannot be held a sentence."""
+    draw = progress_bar("benchmark")
+    outcomes, refused = [], []
+    for done, contest in enumerate(contests, start=1):
+        try:
+            outcomes.append(hold(contest, config.n_bootstrap, config.seed))
+        except EcofmError as error:
+            refused.append(" ".join([*contest.label().values(), f"({error})"]))
+        draw(done, len(contests))
+    return outcomes, refused

@@ -1,0 +1,70 @@
+"""The `ecofm` command: one verb a stage, each imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App
+from cyclopts.exceptions import CycloptsError
+
+from ecofm import __version__
+from ecofm.errors import EcofmError
+
+VERBS = {
+    "demo": "Run the whole chain and end with pictures.",
+    "tile": "Turn scenes or chips into an archive of tiles.",
+    "pretrain": "Train an encoder on archives, without labels.",
+    "embed": "Turn tiles into embeddings.",
+    "cluster": "Group like tiles.",
+    "rank": "Fit a ranker to people's comparisons.",
+    "score": "Score tiles.",
+    "change": "Map the change of scores between two periods.",
+    "benchmark": "Check scores against proxies, beside plain baselines.",
+    "show": "Print a summary of any artifact, and draw its pictures.",
+}
+BAD_DATA, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+
+def build_app() -> App:
+    """Return the command with its verbs."""
+    app = App(
+        name="ecofm",
+        version=__version__,
+        help="Measure economic development from Sentinel-2, with people in the loop.",
+        default_parameter=None,
+    )
+    for verb, text in VERBS.items():
+        app.command(f"ecofm.verbs.{verb}:{verb}", name=verb, help=text)
+    compare = App(name="compare", help="People compare: serve the web page, import, export...")
+    for verb, text in {
+        "serve": "Serve the page on which people compare.",
+        "import": "Read comparisons or orderings into a store.",
+        "export": "Write a store's comparisons as CSV or Parquet.",
+        "consensus": "Write what the annotators agree on.",
+    }.items():
+        compare.command(f"ecofm.verbs.compare:{verb}_", name=verb, help=text)
+    app.command(compare)
+    return app
+
+
+def main(tokens: Sequence[str] | None = None) -> None:
+    """Run a verb; exit 1 for bad data, 2 for wrong usage, and never with a traceback for either."""
+    try:
+        build_app()(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+    except EcofmError as error:
+        _fail(str(error), BAD_DATA)
+    except CycloptsError:
+        sys.exit(WRONG_USAGE)
+    except ValueError as error:
+        _fail(str(error), WRONG_USAGE)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command continues or starts anew.", INTERRUPTED)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}; check the path, its rights and the disk.", BAD_DATA)
+
+
+def _fail(sentence: str, code: int) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(code)

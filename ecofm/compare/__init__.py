@@ -1,0 +1,56 @@
+"""People compare items: the store, orderings, consensus and the web app.
+
+The names are loaded when first used: the command line's help needs neither pandas nor scipy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ecofm.compare.agreement import agreement
+    from ecofm.compare.app import ServeConfig, serve
+    from ecofm.compare.consensus import ConsensusConfig, consensus, write_consensus
+    from ecofm.compare.exchange import ImportSummary, export, import_files, read_comparisons
+    from ecofm.compare.orderings import (
+        expand_ordering,
+        format_ordering,
+        normalize_item,
+        parse_ordering,
+    )
+    from ecofm.compare.store import Store
+
+_HOMES = {
+    "agreement": ["agreement"],
+    "app": ["ServeConfig", "serve"],
+    "consensus": ["ConsensusConfig", "consensus", "write_consensus"],
+    "exchange": ["ImportSummary", "export", "import_files", "read_comparisons"],
+    "orderings": ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"],
+    "store": ["Store"],
+}
+
+__all__ = [
+    "ConsensusConfig",
+    "ImportSummary",
+    "ServeConfig",
+    "Store",
+    "agreement",
+    "consensus",
+    "expand_ordering",
+    "export",
+    "format_ordering",
+    "import_files",
+    "normalize_item",
+    "parse_ordering",
+    "read_comparisons",
+    "serve",
+    "write_consensus",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"ecofm.compare.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,108 @@
+"""Comparisons in and out: read any file, import into a store, export from one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ecofm.compare.comparison import COLUMNS, Comparison
+from ecofm.compare.store import Store, is_store
+from ecofm.compare.tables import read_table, write_table
+from ecofm.errors import ComparisonError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSummary:
+    """What came of one imported file."""
+
+    path: Path
+    """The file."""
+    n_added: int
+    """Comparisons that were new to the store."""
+    n_known: int
+    """Comparisons that the store held already."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportSummary:
+    """What came of an import; the numbers are comparisons, not lines."""
+
+    files: tuple[FileSummary, ...]
+    """One entry a file, in the order given."""
+
+    @property
+    def n_added(self) -> int:
+        """Comparisons that were new to the store, over all files."""
+        return sum(file.n_added for file in self.files)
+
+    @property
+    def n_known(self) -> int:
+        """Comparisons that the store held already, over all files."""
+        return sum(file.n_known for file in self.files)
+
+
+def _read_rows(path: Path) -> tuple[str, list[Comparison]]:
+    """Return the kind of any comparison file, and its comparisons."""
+    if not is_store(path):
+        return read_table(path)
+    with Store(path, create=False) as store:
+        rows = store.comparisons()
+    if not rows:
+        raise ComparisonError(
+            f"{path} holds no comparisons yet; collect some with `ecofm compare serve` or "
+            "`ecofm compare import`."
+        )
+    return "comparison", rows
+
+
+def _to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+
+
+def read_comparisons(path: Path) -> pd.DataFrame:
+    """Return a store's or a table's comparisons: annotator, left, right, outcome, all text.
+
+    The kind of file is told by its first bytes, not by its name. Orderings are expanded, items'
+    names normalised, and outcomes are left, right, tie or skip. Raises ComparisonError naming
+    file and line when anything in it is unusable.
+    """
+    return _to_frame(_read_rows(Path(path))[1])
+
+
+def import_files(paths: Sequence[Path], store: Path) -> ImportSummary:
+    """Add the comparisons of tables or other stores to a store, which is made when missing.
+
+    Every file is read before anything is written, and all go in with one transaction: a bad file
+    leaves the store as it was. What the store holds already is not added again. Raises
+    ComparisonError as `read_comparisons` does.
+    """
+    tables = [_read_rows(Path(path)) for path in paths]
+    if not tables:
+        raise ComparisonError("no file to import was named; give CSV or Parquet files.")
+    with Store(Path(store)) as target:
+        n_added = target.add_tables(tables)
+    return ImportSummary(
+        files=tuple(
+            FileSummary(path=Path(path), n_added=n, n_known=len(rows) - n)
+            for path, (_, rows), n in zip(paths, tables, n_added, strict=True)
+        )
+    )
+
+
+def export(store: Path, out: Path) -> int:
+    """Write a store's comparisons as CSV or Parquet by suffix; return how many there were.
+
+    Raises ComparisonError when the store is missing or empty, or `out` has another suffix.
+    """
+    with Store(Path(store), create=False):
+        pass  # a table in place of the store is refused here
+    frame = read_comparisons(Path(store))
+    write_table(frame, Path(out))
+    return len(frame)

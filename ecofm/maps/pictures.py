@@ -1,0 +1,255 @@
+"""Pictures of scores, change and imagery: matplotlib figures without pyplot's global state."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ecofm.errors import EcofmError
+from ecofm.types import Contract, say
+
+if TYPE_CHECKING:
+    from ecofm.tiles.archive import Archive
+
+# Both are read alike by colour-blind people (Nunez et al. 2018; ColorBrewer's PuOr).
+SCORE_COLOURS = "viridis"
+CHANGE_COLOURS = "PuOr_r"
+FADED = 0.25
+"""Share of the colour that changes keep which cannot be told from noise."""
+ROBUST_PERCENT = (2.0, 98.0)
+"""Percentiles that colours and contrast are stretched between."""
+WIDEST_UTM_DEGREES = 12.0
+DPI = 110
+
+
+def draw_scores(
+    scores: gpd.GeoDataFrame,
+    period: str,
+    title: str,
+    attribution: str = "",
+    limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Return a map of the scores of one period, axes in km.
+
+    `scores` needs period, score and geometry. Colours run between `limits` (score units), the
+    2nd and 98th percentile of all periods if None, so that maps of two periods compare.
+    `attribution` is the imagery's, empty for synthetic data. Raises EcofmError when no cell has
+    a place.
+    """
+    placed = place_cells(pick_period(scores, period))
+    if limits is None:
+        low, high = np.percentile(scores["score"], ROBUST_PERCENT)
+        limits = (float(low), float(high))
+    norm = Normalize(*limits) if limits[1] > limits[0] else Normalize(limits[0] - 1, limits[0] + 1)
+    figure, axes = start_map(title, attribution)
+    placed.plot(
+        column="score", cmap=SCORE_COLOURS, norm=norm, ax=axes, edgecolor="face", linewidth=0.2
+    )
+    finish_map(figure, axes, norm, SCORE_COLOURS, "score (higher is more developed)")
+    return figure
+
+
+def draw_change(
+    change: gpd.GeoDataFrame, title: str, attribution: str = "", max_q: float = 0.1
+) -> Figure:
+    """Return a map of the change per cell, axes in km.
+
+    `change` is the table of `ecofm change`. Orange is growth, purple is decline; cells with
+    q > `max_q` are faded, the others have a dark outline. Raises EcofmError when no cell has a
+    place.
+    """
+    placed = place_cells(change)
+    most = float(np.percentile(np.abs(placed["change"]), ROBUST_PERCENT[1])) or 1.0
+    norm = Normalize(-most, most)
+    colours = colormaps[CHANGE_COLOURS](norm(placed["change"].to_numpy()))
+    significant = (placed["q"] <= max_q).to_numpy()
+    # Faded towards white, not by opacity: the background is grey, so that "no cell" is not "none".
+    colours[~significant, :3] = 1 - FADED * (1 - colours[~significant, :3])
+    figure, axes = start_map(title, attribution)
+    placed.plot(color=list(colours), ax=axes, edgecolor="face", linewidth=0.2)
+    if significant.any():
+        placed[significant].boundary.plot(ax=axes, color="black", linewidth=0.6)
+    finish_map(figure, axes, norm, CHANGE_COLOURS, "change of score, common shift removed")
+    n_changed = int(significant.sum())
+    axes.set_xlabel(f"km\n{n_changed} of {len(placed)} cells changed (outlined, q ≤ {max_q:g})")
+    return figure
+
+
+def draw_true_colour(
+    archive: Archive, period: str, title: str, attribution: str = "", max_px: int = 1600
+) -> Figure:
+    """Return the true-colour mosaic of one period as a map, axes in km."""
+    image = true_colour_mosaic(archive, period, max_px)
+    rows = pick_period(archive.index, period)
+    west, south, east, north = place_cells(keep_one_zone(rows)[0]).total_bounds
+    figure, axes = start_map(title, attribution)
+    axes.imshow(image, extent=(0, east - west, 0, north - south), interpolation="nearest")
+    return figure
+
+
+def true_colour_mosaic(
+    archive: Archive, period: str, max_px: int
+) -> NDArray[np.uint8]:  # height, width, RGBA
+    """Return the tiles of one period beside each other, one contrast stretch for all.
+
+    uint8 (height, width, RGBA), north up, at most `max_px` a side, alpha 0 where nothing is
+    valid. Tiles are averaged down as they are read, so memory is bounded by `max_px`; of more
+    than `max_px` cells a side every k-th is read. UTM cells of several zones: the zone with most
+    cells. Raises EcofmError for an unknown period, and for chips, which have no place.
+    """
+    rows, places = keep_one_zone(pick_period(archive.index, period))
+    places -= places.min(axis=0)
+    n_cells = int(places.max()) + 1
+    stride = -(-n_cells // max_px)
+    cell_px = max(1, min(*archive.tile_px, max_px // n_cells))
+    shape = (places.max(axis=0) // stride + 1) * cell_px
+    mosaic = np.zeros((3, *shape), dtype=np.float32)
+    share = np.zeros(shape, dtype=np.float32)
+    bands = list(archive.contract.true_colour())
+    for tile_index, (row, column) in zip(rows["tile_index"], places, strict=True):
+        if row % stride or column % stride:
+            continue
+        pixels, valid = archive.read(int(tile_index))
+        top, left = row // stride * cell_px, column // stride * cell_px
+        window = (slice(top, top + cell_px), slice(left, left + cell_px))
+        mosaic[:, *window], share[window] = shrink_tile(pixels[bands], valid, cell_px)
+    return stretch_mosaic(mosaic, share > 0)
+
+
+def shrink_tile(
+    pixels: NDArray[np.generic], valid: NDArray[np.bool_], n_px: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the mean of the valid pixels in n_px × n_px blocks, and each block's valid share."""
+    starts = [np.arange(n_px) * size // n_px for size in valid.shape]
+
+    def add_blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        down = np.add.reduceat(values, starts[0], axis=-2)
+        return np.asarray(np.add.reduceat(down, starts[1], axis=-1), dtype=np.float32)
+
+    weight = valid.astype(np.float32)
+    count = add_blocks(weight)
+    total = add_blocks(np.where(valid, pixels, 0).astype(np.float32))
+    mean = (total / np.maximum(count, 1)).astype(np.float32)
+    return mean, (count / add_blocks(np.ones_like(weight))).astype(np.float32)
+
+
+def stretch_mosaic(
+    mosaic: NDArray[np.float32], filled: NDArray[np.bool_]
+) -> NDArray[np.uint8]:  # height, width, RGBA
+    """Return uint8 RGBA; one stretch for the three bands keeps their hue."""
+    low, high = find_limits(mosaic[:, filled])
+    image = np.zeros((*filled.shape, 4), dtype=np.uint8)
+    image[..., :3] = scale_to_bytes(mosaic, low, high)
+    image[..., 3] = np.where(filled, 255, 0)
+    image[~filled] = 0
+    return image
+
+
+def stretch_true_colour(
+    pixels: NDArray[np.generic], contract: Contract, limits: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """Return one tile, (band, height, width) as stored, as uint8 (height, width, RGB).
+
+    `limits` are the stored numbers shown as black and white; None takes the 2nd and 98th
+    percentile of the tile's numbers inside the contract's valid range.
+    """
+    colour = pixels[list(contract.true_colour())].astype(np.float32)
+    if limits is None:
+        low, high = contract.valid_range
+        limits = find_limits(colour[(colour >= low) & (colour <= high)])
+    return scale_to_bytes(colour, *limits)
+
+
+def find_limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Return the robust smallest and largest value; (0, 1) of nothing."""
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = np.percentile(values, ROBUST_PERCENT)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def scale_to_bytes(colour: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """Return (height, width, RGB) bytes of (RGB, height, width) numbers."""
+    scaled = np.clip((colour - low) / (high - low), 0, 1)
+    return np.asarray(np.rint(scaled.transpose(1, 2, 0) * 255), dtype=np.uint8)
+
+
+def pick_period(table: gpd.GeoDataFrame, period: str) -> gpd.GeoDataFrame:
+    """Return the rows of one period with `tile_index`, their place in the table."""
+    picked = table.assign(tile_index=np.arange(len(table)))[(table["period"] == period).to_numpy()]
+    if picked.empty:
+        periods = ", ".join(sorted(table["period"].unique()))
+        raise EcofmError(f"there is no period {period}, only {periods}; choose one of these.")
+    return picked
+
+
+def keep_one_zone(rows: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, NDArray[np.int64]]:
+    """Return the rows of the commonest grid zone and their (row, column), rows counted southward.
+
+    Web-mercator ids `{y}_{x}` count southward, UTM ids `{epsg}_{y}_{x}` northward.
+    """
+    parsed = [re.fullmatch(r"(?:(32[67]\d\d)_)?(-?\d+)_(-?\d+)", c) for c in rows["cell_id"]]
+    zones = ["" if found is None else found[1] or "xyz" for found in parsed]
+    placed = [zone for zone in zones if zone]
+    if not placed:
+        raise EcofmError("these tiles have no place on Earth (grid none): there is no map of them.")
+    best = max(sorted(set(placed)), key=placed.count)
+    if len(placed) > placed.count(best):
+        say(f"The picture shows the {placed.count(best)} of {len(rows)} cells in zone {best}.")
+    kept = [found for found, zone in zip(parsed, zones, strict=True) if found and zone == best]
+    sign = 1 if best == "xyz" else -1
+    places = np.array([(sign * int(found[2]), int(found[3])) for found in kept], dtype=np.int64)
+    return rows[np.array(zones) == best], places
+
+
+def place_cells(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return the cells that have a geometry, in km from their south-west corner.
+
+    In the UTM zone of their middle; areas wider than 12 degrees in Equal Earth.
+    """
+    placed = table[table.geometry.notna()]
+    if placed.empty:
+        raise EcofmError("no cell has a place on Earth: there is no map of chips.")
+    west, south, east, north = placed.total_bounds
+    wide = max(east - west, north - south) > WIDEST_UTM_DEGREES
+    projected = placed.to_crs("EPSG:8857" if wide else placed.estimate_utm_crs())
+    left, bottom, _, _ = projected.total_bounds
+    outlines = projected.geometry.affine_transform([1e-3, 0, 0, 1e-3, -left / 1e3, -bottom / 1e3])
+    # A CRS would make geopandas set the axes' aspect for it; these are plain kilometres.
+    return projected.set_geometry(outlines.set_crs(None, allow_override=True))
+
+
+def start_map(title: str, attribution: str) -> tuple[Figure, Axes]:
+    """Return a figure with one map in it, and the imagery's attribution below."""
+    figure = Figure(figsize=(7.5, 6.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(title=title, xlabel="km", ylabel="km", aspect="equal")
+    axes.set_facecolor("0.85")
+    if attribution:
+        figure.supxlabel(attribution, fontsize=7, color="0.35")
+    return figure, axes
+
+
+def finish_map(figure: Figure, axes: Axes, norm: Normalize, colours: str, label: str) -> None:
+    """Add the colour bar, pointed where values lie beyond it."""
+    bar = ScalarMappable(norm=norm, cmap=colours)
+    figure.colorbar(bar, ax=axes, label=label, shrink=0.8, extend="both")
+    axes.set_aspect("equal")
+
+
+def save_picture(figure: Figure, path: Path) -> Path:
+    """Write the figure as PNG, the same bytes for the same figure."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png", metadata={"Software": None})
+    return path

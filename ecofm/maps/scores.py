@@ -1,0 +1,138 @@
+"""The stage `score`: embeddings and a ranker to scores with intervals, and to a COG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.features import rasterize
+from rasterio.transform import from_origin
+
+from ecofm import artifact
+from ecofm.embed import Embeddings, Matrix
+from ecofm.errors import ArtifactError, EcofmError
+from ecofm.rank.heads import LinearHeads
+from ecofm.rank.run import load_ranker
+from ecofm.types import Progress, say
+
+# Ends of a 90 % interval of a normal distribution.
+Z_90 = 1.6449
+CHUNK_TILES = 65_536
+MAX_COG_PX = 2**28
+
+
+def score(
+    embeddings: Sequence[Path],
+    ranker: Path,
+    out: Path,
+    *,
+    cog: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write scores.parquet (tile_id, cell_id, period, score, lower, upper, geometry).
+
+    `lower` and `upper` are a 90 % interval from the ranker's ensemble. With `cog` each period
+    becomes `{period}.tif`, bands score, lower and upper, one pixel a cell. Raises ArtifactError
+    when the ranker was made for another encoder.
+    """
+    heads, manifest = load_ranker(ranker)
+    parts = [Embeddings(path) for path in embeddings]
+    for part in parts:
+        if part.encoder_hash != manifest["encoder"]:
+            raise ArtifactError(
+                f"{part.path} comes from another encoder than {ranker} was fitted on; embed the "
+                "archive with that encoder."
+            )
+    inputs = {f"embeddings{n}": artifact.hash_input(path) for n, path in enumerate(embeddings)}
+    inputs["ranker"] = artifact.hash_input(ranker)
+    draft = artifact.Draft(
+        out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite
+    )
+    if draft.done:
+        say(f"{out} is done already: the same embeddings and ranker.")
+        return out
+    tables = [_score_part(part, heads, progress) for part in parts]
+    whole = pd.concat(tables, ignore_index=True)
+    if not np.isfinite(whole["score"]).all():
+        raise EcofmError(f"{embeddings[0]} gives scores that are not finite; embed again.")
+    with draft as folder:
+        whole.to_parquet(folder / "scores.parquet")
+        if cog:
+            for period, rows in whole.groupby("period"):
+                write_cog(rows, folder / f"{period}.tif", parts[0].manifest["attribution"])
+        draft.extra = {
+            "n_tiles": len(whole),
+            "attribution": parts[0].manifest["attribution"],
+        }
+    return out
+
+
+def _score_part(
+    part: Embeddings, heads: LinearHeads, progress: Progress | None
+) -> gpd.GeoDataFrame:
+    table = part.index[["tile_id", "cell_id", "period", "geometry"]].copy()
+    centre, spread = predict_intervals(part.matrix, heads, progress)
+    for place, (name, values) in enumerate(
+        {"score": centre, "lower": centre - Z_90 * spread, "upper": centre + Z_90 * spread}.items()
+    ):
+        table.insert(3 + place, name, values)
+    return table
+
+
+def predict_intervals(
+    matrix: Matrix, heads: LinearHeads, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ensemble's mean and standard deviation for each row, a chunk at a time."""
+    centre, spread = np.empty(len(matrix)), np.empty(len(matrix))
+    for start in range(0, len(matrix), CHUNK_TILES):
+        rows = slice(start, start + CHUNK_TILES)
+        scores = heads.predict(matrix[rows])
+        centre[rows], spread[rows] = scores.mean(axis=0), scores.std(axis=0, ddof=1)
+        if progress:
+            progress(min(start + CHUNK_TILES, len(matrix)), len(matrix))
+    return centre, spread
+
+
+def write_cog(rows: gpd.GeoDataFrame, path: Path, attribution: str) -> None:
+    """Write score, lower and upper as a cloud-optimised GeoTIFF, one pixel a cell.
+
+    Cells keep the CRS of their grid: web mercator, or the UTM zone of the first cell (cells of
+    other zones are drawn where they fall). Nodata is NaN.
+    """
+    placed = rows[rows.geometry.notna() & ~rows.geometry.is_empty]
+    if placed.empty:
+        raise EcofmError("--cog needs cells with a place; these tiles are chips without one.")
+    first = str(placed["cell_id"].iloc[0])
+    crs = f"EPSG:{first.split('_')[0]}" if first.count("_") == 2 else "EPSG:3857"
+    local = placed.to_crs(crs)
+    bounds = local.bounds.to_numpy()
+    size = float(np.median(bounds[:, 2] - bounds[:, 0]))
+    west, north = bounds[:, 0].min(), bounds[:, 3].max()
+    width = round((bounds[:, 2].max() - west) / size)
+    height = round((north - bounds[:, 1].min()) / size)
+    if width * height > MAX_COG_PX:
+        raise EcofmError(f"the area is {width}x{height} cells, too far apart for one COG.")
+    transform = from_origin(west, north, size, size)
+    bands = [
+        rasterize(
+            zip(local.geometry.centroid, local[name], strict=True),
+            (height, width),
+            fill=np.nan,
+            transform=transform,
+            dtype="float32",
+        )
+        for name in ("score", "lower", "upper")
+    ]
+    with rasterio.open(
+        path, "w", driver="COG", width=width, height=height, count=3, dtype="float32", crs=crs,
+        transform=transform, nodata=np.nan, compress="deflate",
+    ) as target:  # fmt: skip
+        target.write(np.stack(bands))
+        target.update_tags(attribution=attribution, period=str(rows["period"].iloc[0]))
+        for number, name in enumerate(("score", "lower", "upper"), start=1):
+            target.set_band_description(number, name)

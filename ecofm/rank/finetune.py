@@ -1,0 +1,196 @@
+"""The stage `finetune`: encoder and head together, from comparisons of member tiles.
+
+The ranking loss is joined by a consistency loss: another colour and haze rendering of the same
+tile must score alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ecofm import artifact, load_encoder
+from ecofm.compare import read_comparisons
+from ecofm.embed import embed
+from ecofm.pretrain import encoders
+from ecofm.pretrain.encoders import Encoder, encoder_folder
+from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
+from ecofm.rank.heads import RankConfig
+from ecofm.rank.items import ItemPairs, pair_items, read_members
+from ecofm.rank.losses import davidson_loss_torch
+from ecofm.rank.run import rank
+from ecofm.tiles.archive import Archive, open_archives
+from ecofm.types import Progress, say
+
+
+class Trained(Enum):
+    """Which part of the encoder learns."""
+
+    last = "last"
+    all = "all"
+
+
+@dataclass(kw_only=True, slots=True)
+class FinetuneConfig:
+    """How an encoder learns from comparisons."""
+
+    steps: int = 200
+    """Number of batches."""
+    pairs: int = 16
+    """Pairs of tiles a step."""
+    seed: int = 0
+    """Seed of pairs, members and views."""
+    learning_rate: float = 1e-4
+    """Learning rate of the encoder; the head's is ten times as large."""
+    trained: Trained = Trained.last
+    """`last`: the last child module of the backbone; `all`: everything."""
+    consistency: float = 0.5
+    """Weight of the squared score difference between two renderings of a tile."""
+    views: ViewConfig = field(default_factory=lambda: ViewConfig(size_px=128))
+    """The renderings."""
+    rank: RankConfig = field(default_factory=RankConfig)
+    """The ranker that is fitted on the tuned embeddings at the end."""
+
+
+def finetune(
+    archives: Sequence[Path],
+    encoder: Path,
+    comparisons: Path,
+    out: Path,
+    config: FinetuneConfig,
+    *,
+    members: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write `encoder/`, the archives' `embeddings/` and `ranker/` into `out` and return it.
+
+    Raises ComparisonError for unknown items, ContractError when the archives break the encoder's
+    contract.
+    """
+    opened, contract = open_archives(list(archives))
+    model, known = load_encoder(encoder)
+    known.require_match(contract, str(encoder), str(archives[0]))
+    tile_ids = pd.concat([archive.index["tile_id"] for archive in opened], ignore_index=True)
+    table = read_members(members) if members else None
+    pairs = pair_items(read_comparisons(comparisons), tile_ids, table)
+    inputs = {f"archive{n}": artifact.hash_input(path) for n, path in enumerate(archives)}
+    inputs["encoder"] = artifact.hash_input(encoder_folder(encoder))
+    inputs["comparisons"] = artifact.hash_file(comparisons)
+    plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
+    draft = artifact.Draft(
+        out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite
+    )
+    if draft.done:
+        say(f"{out / 'encoder'} is done already: the same inputs and options.")
+    else:
+        losses = _tune(model, opened, pairs, config, progress)
+        with draft as folder:
+            encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
+            draft.extra = {"first_loss": losses[0], "last_loss": losses[-1]}
+    embed(archives, out / "encoder", out / "embeddings", overwrite=overwrite)
+    rank(
+        [out / "embeddings"],
+        comparisons,
+        out / "ranker",
+        config.rank,
+        members=members,
+        overwrite=overwrite,
+    )
+    return out
+
+
+def _tune(
+    model: Encoder,
+    archives: list[Archive],
+    pairs: ItemPairs,
+    config: FinetuneConfig,
+    progress: Progress | None,
+) -> list[float]:
+    """Train in place; BatchNorm keeps the statistics of pretraining, since batches are small."""
+    torch.manual_seed(config.seed)
+    head = nn.Sequential(nn.LayerNorm(model.dim), nn.Linear(model.dim, 1, bias=False))
+    log_tie = nn.Parameter(torch.zeros(()))
+    parameters = _choose_parameters(model, config.trained)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": config.learning_rate},
+            {"params": [*head.parameters(), log_tie], "lr": 10 * config.learning_rate},
+        ],
+        weight_decay=1e-2,
+    )
+    losses = []
+    for step in range(config.steps):
+        left, right, counts = _draw_pairs(pairs, config, step)
+        renderings = _render(model, archives, np.concatenate([left, right]), config, step)
+        scores = [head(model.encode(images))[:, 0] for images in renderings]
+        first, second = scores[0].chunk(2)
+        loss = davidson_loss_torch(first - second, counts, log_tie)
+        loss = loss + config.consistency * (scores[0] - scores[1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if progress:
+            progress(step + 1, config.steps)
+    model.requires_grad_(True)
+    return losses
+
+
+def _choose_parameters(model: Encoder, trained: Trained) -> list[nn.Parameter]:
+    model.requires_grad_(False)
+    part = model.backbone if trained is Trained.all else list(model.backbone.children())[-1]
+    part.requires_grad_(True)
+    return [parameter for parameter in part.parameters() if parameter.requires_grad]
+
+
+def _draw_pairs(
+    pairs: ItemPairs, config: FinetuneConfig, step: int
+) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Return left tiles, right tiles and counts (pair, 3) of a step."""
+    random = np.random.default_rng([config.seed, step])
+    counts = pairs.counts.sum(axis=0)
+    chosen = random.choice(len(counts), config.pairs, p=counts.sum(axis=1) / counts.sum())
+    sides = [
+        np.array([random.choice(pairs.members[item]) for item in side[chosen]])
+        for side in (pairs.left, pairs.right)
+    ]
+    weights = counts[chosen] / counts[chosen].sum(axis=1, keepdims=True)
+    return sides[0], sides[1], torch.from_numpy(weights).float()
+
+
+def _render(
+    model: Encoder, archives: list[Archive], tiles: np.ndarray, config: FinetuneConfig, step: int
+) -> list[Tensor]:
+    """Return two renderings of the tiles' same crops: (batch, band, size, size) each."""
+    starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
+    read = []
+    for tile in tiles:
+        number = int(np.searchsorted(starts, tile, side="right")) - 1
+        read.append(archives[number].read(int(tile - starts[number])))
+    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in read]))
+    valid = torch.from_numpy(np.stack([valid for _, valid in read]))
+    images = model.normalize(pixels, valid)
+    drawn = [
+        draw_parameters(
+            config.views,
+            seed=config.seed,
+            step=step,
+            view=view,
+            samples=slice(0, len(tiles)),
+            n_global=len(tiles),
+            n_bands=images.shape[1],
+            tile_px=(images.shape[2], images.shape[3]),
+        )
+        for view in range(2)
+    ]
+    drawn[1].spatial.copy_(drawn[0].spatial)
+    return [render_views(images, parameters, config.views.size_px) for parameters in drawn]

@@ -1,0 +1,1 @@
+"""The verbs of the command line: flags in, one call of the library, one line out."""

@@ -1,0 +1,60 @@
+"""`ecofm compare serve|import|export|consensus`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ecofm import compare
+from ecofm.compare.app import ServeConfig
+from ecofm.compare.consensus import ConsensusConfig
+from ecofm.types import say
+
+
+def serve_(*, config: Annotated[ServeConfig, Parameter(name="*")]) -> None:
+    """Serve the page on which people compare; stop it with Ctrl-C.
+
+    Args:
+        config: What is compared and where votes are kept.
+    """
+    compare.serve(config)
+
+
+def import_(*file: Path, store: Path) -> None:
+    """Read comparisons or orderings into a store; a bad file writes nothing.
+
+    Args:
+        file: CSV or Parquet: annotator, left, right, outcome or annotator, ordering.
+        store: The store; it is made when it does not exist.
+    """
+    found = compare.import_files(file, store)
+    say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
+
+
+def export_(*, store: Path, out: Path) -> None:
+    """Write a store's comparisons as CSV or Parquet.
+
+    Args:
+        store: The store.
+        out: The file; its suffix decides the format.
+    """
+    say(f"{out}: {compare.export(store, out)} comparisons")
+
+
+def consensus_(
+    *,
+    store: Path,
+    out: Path,
+    config: Annotated[ConsensusConfig | None, Parameter(name="*")] = None,
+) -> None:
+    """Write what the annotators agree on: item, score, lower, upper; higher is more developed.
+
+    Args:
+        store: A store, or a CSV or Parquet file of comparisons.
+        out: CSV or Parquet by suffix.
+        config: The consensus model.
+    """
+    compare.write_consensus(store, out, config or ConsensusConfig())
+    say(f"{out}: the consensus")

@@ -1,0 +1,39 @@
+"""`ecofm tile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ecofm.tiles.archive import open_archive
+from ecofm.tiles.ingest import TileConfig
+from ecofm.tiles.ingest import tile as run_tile
+from ecofm.types import progress_bar
+from ecofm.verbs.outcome import conclude
+
+
+def tile(
+    *path: Path,
+    out: Path,
+    config: Annotated[TileConfig | None, Parameter(name="*")] = None,
+    overwrite: bool = False,
+    strict: bool = False,
+) -> None:
+    """Turn scenes (GeoTIFF, COG, JPEG 2000) or chips (PNG, JPEG, TIFF) into an archive of tiles.
+
+    Scenes of one period are mosaicked; nodata and masks are honoured; a scene that is aligned
+    with the grid is copied, not resampled.
+
+    Args:
+        path: Scenes, or folders that are searched for them.
+        out: The archive's folder.
+        config: How scenes become tiles.
+        overwrite: Replace another archive that OUT holds.
+        strict: Exit with 1 when any input was left out.
+    """
+    run_tile(path, out, config or TileConfig(), overwrite=overwrite, progress=progress_bar("tile"))
+    archive = open_archive(out)
+    periods = ", ".join(archive.periods)
+    conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)

@@ -1,0 +1,182 @@
+"""Pictures: tiles lie where they belong, nothing is blank, and bad input is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from shapely.geometry import box
+
+from ecofm.errors import EcofmError
+from ecofm.maps.pictures import (
+    draw_change,
+    draw_scores,
+    draw_true_colour,
+    save_picture,
+    shrink_tile,
+    stretch_true_colour,
+    true_colour_mosaic,
+)
+from ecofm.types import Contract
+
+CONTRACT = Contract(
+    bands=("B02", "B03", "B04"),
+    dtype="uint16",
+    units="reflectance",
+    scale=1e-4,
+    offset=0,
+    valid_range=(1, 10_000),
+    gsd_m=10,
+    mean=(1000, 1000, 1000),
+    std=(100, 100, 100),
+)
+
+
+def make_archive(cell_ids: list[str], values: list[int], valid: bool = True) -> Any:
+    """Return what the pictures read of an archive: tiles of 8 px, each of one value."""
+    outlines = [box(127 + 0.1 * i, 39, 127.1 + 0.1 * i, 39.1) for i in range(len(cell_ids))]
+    index = gpd.GeoDataFrame(
+        {"cell_id": cell_ids, "period": "2019"}, geometry=outlines, crs="EPSG:4326"
+    )
+
+    def read(tile_index: int) -> tuple[np.ndarray, np.ndarray]:
+        pixels = np.full((3, 8, 8), values[tile_index], dtype=np.uint16)
+        return pixels, np.full((8, 8), valid)
+
+    return SimpleNamespace(
+        index=index, contract=CONTRACT, tile_px=(8, 8), n_tiles=len(cell_ids), read=read
+    )
+
+
+def make_scores() -> gpd.GeoDataFrame:
+    outlines = [box(127 + 0.02 * (i % 10), 39 + i // 10 * 0.02, 127.02 + 0.02 * (i % 10),
+                    39.02 + i // 10 * 0.02) for i in range(100)]  # fmt: skip
+    columns = {"period": "2019", "score": np.linspace(-1, 1, 100)}
+    columns |= {"change": np.linspace(-1, 1, 100), "q": np.abs(np.linspace(-1, 1, 100))}
+    return gpd.GeoDataFrame(columns, geometry=outlines, crs="EPSG:4326")
+
+
+def read_picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("cell_ids", "corner"),
+    [
+        (["100_50", "101_50", "101_51"], (0, 0)),  # web-mercator rows count southward
+        (["32652_101_50", "32652_100_50", "32652_100_51"], (0, 0)),  # UTM rows northward
+        (["32652_-1_-3", "32652_-2_-3", "32652_-2_-2"], (0, 0)),
+    ],
+)
+def test_tiles_lie_where_their_cells_do(cell_ids: list[str], corner: tuple[int, int]) -> None:
+    archive = make_archive(cell_ids, [100, 2000, 1000])
+    image = true_colour_mosaic(archive, "2019", 16)
+    assert image.shape == (16, 16, 4)
+    assert image.dtype == np.uint8
+    assert (image[:8, 8:, 3] == 0).all()
+    north_west, south_west, south_east = image[0, 0, 0], image[12, 0, 0], image[12, 12, 0]
+    assert north_west < south_east < south_west
+    assert image[corner][3] == 255
+
+
+def test_mosaic_stays_within_its_size() -> None:
+    cell_ids = [f"{y}_{x}" for y in range(5) for x in range(9)]
+    archive = make_archive(cell_ids, list(range(100, 145)))
+    assert true_colour_mosaic(archive, "2019", 4).shape == (2, 3, 4)
+    assert true_colour_mosaic(archive, "2019", 18).shape == (10, 18, 4)
+    assert true_colour_mosaic(archive, "2019", 10_000).shape == (40, 72, 4)
+
+
+def test_mosaic_of_two_zones_shows_the_larger(capsys: pytest.CaptureFixture[str]) -> None:
+    archive = make_archive(["32651_5_5", "32652_5_5", "32652_5_6"], [100, 200, 300])
+    assert true_colour_mosaic(archive, "2019", 16).shape == (8, 16, 4)
+    assert "2 of 3 cells in zone 32652" in capsys.readouterr().err
+
+
+def test_invalid_pixels_are_transparent_and_do_not_dim_the_others() -> None:
+    archive = make_archive(["1_1", "1_2"], [100, 200], valid=False)
+    assert (true_colour_mosaic(archive, "2019", 16) == 0).all()
+    pixels = np.stack([np.full((4, 4), 7.0)] * 3)
+    pixels[:, :, ::2] = 9_999
+    valid = np.ones((4, 4), bool)
+    valid[:, ::2] = False
+    mean, share = shrink_tile(pixels, valid, 2)
+    assert (mean == 7).all()
+    assert (share == 0.5).all()
+
+
+@given(height=st.integers(3, 20), width=st.integers(3, 20), n_px=st.integers(1, 3))
+def test_shrinking_keeps_the_range_and_a_constant(height: int, width: int, n_px: int) -> None:
+    pixels = np.arange(3 * height * width).reshape(3, height, width)
+    mean, share = shrink_tile(pixels, np.ones((height, width), bool), n_px)
+    assert mean.shape == (3, n_px, n_px)
+    assert (share == 1).all()
+    assert mean.min() >= pixels.min()
+    assert mean.max() <= pixels.max()
+    constant, _ = shrink_tile(np.full_like(pixels, 5), np.ones((height, width), bool), n_px)
+    assert (constant == 5).all()
+
+
+def test_true_colour_puts_red_first_and_honours_limits() -> None:
+    pixels = np.stack([np.full((2, 2), v, dtype=np.uint16) for v in (0, 500, 1000)])
+    image = stretch_true_colour(pixels, CONTRACT, (0, 1000))
+    np.testing.assert_array_equal(image[0, 0], [255, 128, 0])
+    robust = stretch_true_colour(np.arange(1, 301).reshape(3, 10, 10), CONTRACT)
+    assert robust.min() == 0
+    assert robust.max() == 255
+    assert (stretch_true_colour(np.zeros((3, 2, 2), np.uint16), CONTRACT) == 0).all()
+
+
+def test_pictures_are_not_blank(tmp_path: Path) -> None:
+    table = make_scores()
+    archive = make_archive(["1_1", "1_2", "2_1"], [100, 200, 300])
+    figures = {
+        "scores": draw_scores(table, "2019", "Score", "Contains modified Copernicus data 2019"),
+        "change": draw_change(table, "Change"),
+        "none": draw_change(table.assign(q=1.0, change=0.0), "No change"),
+        "constant": draw_scores(table.assign(score=1.0), "2019", "Constant"),
+        "imagery": draw_true_colour(archive, "2019", "Imagery"),
+    }
+    for name, figure in figures.items():
+        picture = read_picture(save_picture(figure, tmp_path / f"{name}.png"))
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+    faded = read_picture(tmp_path / "none.png").std()
+    assert read_picture(tmp_path / "change.png").std() > faded
+
+
+def test_given_limits_make_periods_comparable(tmp_path: Path) -> None:
+    table = make_scores()
+    higher = table.assign(score=table["score"] + 10)
+    one = save_picture(draw_scores(table, "2019", "t", limits=(-1, 1)), tmp_path / "1.png")
+    two = save_picture(draw_scores(higher, "2019", "t", limits=(-1, 1)), tmp_path / "2.png")
+    assert (read_picture(one) != read_picture(two)).any()
+
+
+def test_wide_areas_are_drawn_too(tmp_path: Path) -> None:
+    outlines = [box(-60, -30, -59, -29), box(100, 60, 101, 61)]
+    table = gpd.GeoDataFrame(
+        {"period": "2019", "score": [0.0, 1.0]}, geometry=outlines, crs="EPSG:4326"
+    )
+    path = save_picture(draw_scores(table, "2019", "World"), tmp_path / "world.png")
+    assert path.stat().st_size > 5_000
+
+
+def test_bad_input_is_refused() -> None:
+    table = make_scores()
+    with pytest.raises(EcofmError, match="no period 2020, only 2019"):
+        draw_scores(table, "2020", "Score")
+    chips = table.set_geometry(gpd.GeoSeries([None] * 100, crs="EPSG:4326"))
+    with pytest.raises(EcofmError, match="no map of chips"):
+        draw_scores(chips, "2019", "Score")
+    archive = make_archive(["1_1"], [5])
+    with pytest.raises(EcofmError, match="no period 2020"):
+        true_colour_mosaic(archive, "2020", 16)
+    with pytest.raises(EcofmError, match="no place on Earth"):
+        true_colour_mosaic(make_archive(["00/a.png"], [5]), "2019", 16)

@@ -1,0 +1,104 @@
+"""The library's config dataclasses, registered as Hydra's structured configs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ecofm.pretrain.methods import MethodConfig, MoCoConfig, SimCLRConfig
+from ecofm.pretrain.run import PretrainConfig, RunConfig
+from ecofm.rank.finetune import FinetuneConfig
+from ecofm.rank.heads import RankConfig
+
+CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
+
+
+@dataclass(kw_only=True)
+class WandbConfig:
+    """Where Weights & Biases mirrors metrics.jsonl."""
+
+    mode: str = "disabled"
+    """disabled, offline or online."""
+    project: str = "ecofm"
+    """Project name."""
+
+
+@dataclass(kw_only=True)
+class PretrainEntry(PretrainConfig, RunConfig):
+    """`python -m train.pretrain`."""
+
+    archive: Any = MISSING
+    """One archive folder or a list of them."""
+    out: str = MISSING
+    """The run's folder."""
+    overwrite: bool = False
+    """Replace another run that `out` holds."""
+    method: MethodConfig = MISSING
+    """The group `method` decides: a default here would forbid every other one."""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    """Weights & Biases."""
+
+
+@dataclass(kw_only=True)
+class RankEntry(RankConfig):
+    """`python -m train.rank`."""
+
+    embeddings: Any = MISSING
+    """One embeddings folder or a list of them."""
+    comparisons: str = MISSING
+    """A store, CSV or Parquet file."""
+    members: str | None = None
+    """A clusters folder, or a table tile_id, item."""
+    out: str = MISSING
+    """The ranker's folder."""
+    overwrite: bool = False
+    """Replace another ranker that `out` holds."""
+
+
+@dataclass(kw_only=True)
+class FinetuneEntry(FinetuneConfig):
+    """`python -m train.finetune`."""
+
+    archive: Any = MISSING
+    """One archive folder or a list of them."""
+    encoder: str = MISSING
+    """The encoder to start from."""
+    comparisons: str = MISSING
+    """A store, CSV or Parquet file."""
+    members: str | None = None
+    """A clusters folder, or a table tile_id, item."""
+    out: str = MISSING
+    """Gets `encoder/` and `ranker/`."""
+    overwrite: bool = False
+    """Replace what another call left in `out`."""
+
+
+def register() -> None:
+    """Tell Hydra the schemas; a wrong key or type then fails when the config is composed."""
+    store = ConfigStore.instance()
+    store.store(name="pretrain_schema", node=PretrainEntry)
+    store.store(name="rank_schema", node=RankEntry)
+    store.store(name="finetune_schema", node=FinetuneEntry)
+    store.store(group="method", name="simclr", node=SimCLRConfig)
+    store.store(group="method", name="moco", node=MoCoConfig)
+
+
+def to_entry(config: DictConfig) -> Any:
+    """Return the dataclass that a composed config stands for."""
+    return OmegaConf.to_object(config)
+
+
+def to_paths(value: Any) -> list[Path]:
+    """Return a list of folders from one folder or several."""
+    return [Path(value)] if isinstance(value, str) else [Path(str(item)) for item in value]
+
+
+def pick(entry: Any, kind: type) -> Any:
+    """Return the part of an entry that is one of the library's dataclasses."""
+    import dataclasses
+
+    return kind(**{f.name: getattr(entry, f.name) for f in dataclasses.fields(kind)})
