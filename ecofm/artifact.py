@@ -60,18 +60,22 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file beside `path`, fsync and rename it."""
     beside = path.with_name(f".{path.name}.partial")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path) -> Any:
     """Read JSON; raises ArtifactError with the file's name when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again.") from error
 
 
@@ -86,7 +90,12 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
     if not path.is_file():
         found = "does not exist" if not folder.exists() else f"has no {MANIFEST}"
         raise ArtifactError(f"{folder} {found}: expected {stage}; make it with `{command}`.")
-    manifest = read_json(path)
+    try:
+        manifest = read_json(path)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{path} cannot be read ({error.__cause__}); make it again with `{command}`."
+        ) from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise ArtifactError(
@@ -121,11 +130,13 @@ class Draft:
         self.out = out
         self.extra: dict[str, Any] = {}
         self.manifest = build_manifest(stage, config, inputs)
-        self._partial = out.parent / f".{out.name}.partial"
-        self._old = out.parent / f".{out.name}.old"
-        if self._old.exists() and not out.exists():
+        # Resolved, so that a link stays one and the renames stay on the target's filesystem.
+        self._target = out.resolve()
+        self._partial = self._target.with_name(f".{self._target.name}.partial")
+        self._old = set_aside(out)
+        if self._old.exists() and not self._target.exists():
             # A kill came between the two renames of an overwrite: the old artifact is still good.
-            self._old.rename(out)
+            self._old.rename(self._target)
         self.done = holds_same(out, self.manifest, overwrite)
 
     def __enter__(self) -> Path:
@@ -134,25 +145,38 @@ class Draft:
         try:
             self._partial.mkdir(parents=True)
         except OSError as error:
-            raise ArtifactError(
-                f"{self.out} cannot be written ({error.strerror}); choose another --out."
-            ) from error
+            raise unwritable(self.out, error) from error
         return self._partial
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         """Rename the folder to its target, or remove it after an error."""
-        if kind is not None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
             shutil.rmtree(self._partial, ignore_errors=True)
-            return
+
+    def _commit(self) -> None:
         write_json(self._partial / MANIFEST, {**self.manifest, **self.extra})
         sync_folder(self._partial)
         shutil.rmtree(self._old, ignore_errors=True)
-        if self.out.exists():
-            self.out.rename(self._old)
-        self._partial.rename(self.out)
+        if self._target.exists():
+            self._target.rename(self._old)
+        self._partial.rename(self._target)
         shutil.rmtree(self._old, ignore_errors=True)
+
+
+def set_aside(out: Path) -> Path:
+    """Return where the artifact at `out` waits while another takes its place."""
+    target = out.resolve()
+    return target.with_name(f".{target.name}.old")
+
+
+def unwritable(out: Path, error: OSError) -> ArtifactError:
+    """Return what to raise when `out` cannot be made."""
+    return ArtifactError(f"{out} cannot be written ({error.strerror}); choose another --out.")
 
 
 def build_manifest(
@@ -179,15 +203,18 @@ def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
-    if not (out / MANIFEST).is_file():
+    if not out.is_dir():
+        raise ArtifactError(f"{out} is no folder; choose another --out.")
+    # Browser extensions and web pages have a manifest.json too.
+    found = read_json(out / MANIFEST) if (out / MANIFEST).is_file() else None
+    if not isinstance(found, dict) or found.get("stage") not in MADE_BY or "schema" not in found:
         raise ArtifactError(f"{out} holds files that ecofm did not write; choose another --out.")
-    found = read_json(out / MANIFEST)
     if all(found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs")):
         return True
     if overwrite:
         return False
     raise ArtifactError(
-        f"{out} holds {found.get('stage')} of another config or input; "
+        f"{out} holds {found['stage']} of another config or input; "
         "give --overwrite to replace it, or another --out."
     )
 

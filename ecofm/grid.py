@@ -1,6 +1,9 @@
 """Grids: fixed cells whose ids are stable across years, runs and machines.
 
-Cells come from odc-geo's GridSpec, which takes (x, y); ids are written `{y}_{x}`.
+Cells come from odc-geo's GridSpec, which takes (x, y); ids are written `{y}_{x}`. A UTM cell
+exists only in the zone and hemisphere of its centre: along their borders, where two grids meet at
+an angle, strips narrower than half a cell may lie in two cells or in none. Zones are the plain
+ones of 6 degrees, without the exceptions of Norway and Svalbard.
 """
 
 from __future__ import annotations
@@ -9,18 +12,34 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
 from odc.geo.geobox import GeoBox
-from odc.geo.geom import Geometry
 from odc.geo.gridspec import GridSpec
+from pyproj import Geod, Transformer
+from pyproj.exceptions import ProjError
 from shapely.geometry import Polygon
 
 from ecofm.errors import SceneError
 
 WGS84 = "EPSG:4326"
+WEB_MERCATOR = "EPSG:3857"
 UTM_GSD_M = 10
+XYZ_PX = 256
+XYZ_GSD_M = 2 * math.pi * 6378137 / XYZ_PX  # at zoom 0, on the equator
 UTM_LATITUDES = (-80.0, 84.0)
 XYZ_LATITUDES = (-85.06, 85.06)
+MAX_COARSENESS = 10  # 100 m pixels drawn at 10 m show nothing of what the grid is for
+N_SAMPLES = 65  # a side of a footprint; steps stay below a UTM zone even round the whole Earth
+MAX_CELLS_AT_ONCE = 2**15
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +50,17 @@ class Cell:
     geobox: GeoBox
 
     def polygon(self) -> Polygon:
-        """Return the outline in longitude and latitude (EPSG:4326)."""
-        return self.geobox.extent.to_crs(WGS84, resolution=math.inf).geom
+        """Return the outline in longitude and latitude (EPSG:4326).
+
+        Where it crosses the 180th meridian it stays in one piece, with longitudes above 180.
+        """
+        height, width = self.geobox.shape
+        corners = np.array([(0, 0), (0, height), (width, height), (width, 0)], dtype=float)
+        to_lonlat = _transformer(str(self.geobox.crs), WGS84)
+        longitude, latitude = to_lonlat.transform(*apply(self.geobox.affine, *corners.T))
+        if np.ptp(longitude) > 180:
+            longitude = longitude % 360
+        return Polygon(np.stack([longitude, latitude], axis=1))
 
 
 class Grid:
@@ -40,7 +68,7 @@ class Grid:
 
     def __init__(self, name: str) -> None:
         """Parse the name; raises ValueError for any other."""
-        found = re.fullmatch(r"none|(utm|xyz):(\d{1,5})", name)
+        found = re.fullmatch(r"none|(utm|xyz):(0|[1-9][0-9]{0,4})", name)
         size = int(found[2]) if found and found[2] else 0
         if not found or (found[1] == "utm" and (size < 80 or size % 80)) or size > 81920:
             raise ValueError(
@@ -52,73 +80,203 @@ class Grid:
         self.name = name
         self.kind = found[1] or "none"
         self._zoom = size
-        self.tile_px = 256 if self.kind == "xyz" else size // UTM_GSD_M
+        self._latitudes = XYZ_LATITUDES if self.kind == "xyz" else UTM_LATITUDES
+        self.tile_px = XYZ_PX if self.kind == "xyz" else size // UTM_GSD_M
+
+    def gsd_m(self, latitude: float) -> float:
+        """Return the side of a pixel on the ground."""
+        if self.kind == "utm":
+            return float(UTM_GSD_M)
+        return XYZ_GSD_M / 2**self._zoom * math.cos(math.radians(latitude))
 
     def cells(self, footprint: GeoBox) -> Iterator[Cell]:
         """Yield the cells that a raster touches.
 
-        Raises SceneError when the raster lies outside the latitudes that the grid covers.
+        Raises SceneError when the raster lies outside the latitudes that the grid covers, its
+        pixels are far coarser than the grid's, or its CRS does not lead to the Earth.
         """
-        west, south, east, north = _lonlat_bounds(footprint)
-        limits = XYZ_LATITUDES if self.kind == "xyz" else UTM_LATITUDES
-        if not all(map(math.isfinite, (west, south, east, north))) or (
-            north < limits[0] or south > limits[1]
-        ):
-            raise SceneError(
-                f"lies outside grid {self.name}, which covers latitudes {limits[0]:g} to "
-                f"{limits[1]:g}; check its CRS and transform"
-            )
-        if self.kind == "xyz":
-            yield from self._walk(GridSpec.web_tiles(self._zoom), footprint, "")
-            return
-        for zone in range(_zone(west), _zone(east) + 1):
-            for is_north in {south >= 0, north >= 0}:
-                epsg = (32600 if is_north else 32700) + zone
-                for cell in self._walk(_utm_spec(epsg, self.tile_px), footprint, f"{epsg}_"):
-                    if _home_epsg(cell.geobox) == epsg:
-                        yield cell
+        try:
+            longitude, latitude, step_m = self._sample(footprint)
+            homes = self._homes(longitude, latitude)
+            for home in np.unique(homes[homes > 0]).tolist():
+                here = homes == home
+                yield from self._walk(home, longitude[here], latitude[here], step_m, footprint)
+        except ProjError as error:
+            raise SceneError(f"has a CRS that cannot be transformed ({error})") from error
 
-    def _walk(self, spec: GridSpec, footprint: GeoBox, prefix: str) -> Iterator[Cell]:
-        outline = footprint.extent.to_crs(spec.crs, resolution=_segment(footprint))
-        for (x, y), geobox in spec.tiles_from_geopolygon(outline):
-            yield Cell(f"{prefix}{y}_{x}", geobox)
+    def _sample(self, footprint: GeoBox) -> tuple[Floats, Floats, float]:
+        """Return points of the footprint and of its surroundings to a cell's reach.
+
+        Also returns the distance in metres to which the points may miss its border.
+        """
+        height, width = footprint.shape
+        x, y = np.meshgrid(np.linspace(0, width, N_SAMPLES), np.linspace(0, height, N_SAMPLES))
+        to_lonlat = _transformer(str(footprint.crs), WGS84)
+        longitude, latitude = (
+            np.asarray(v, dtype=float) for v in to_lonlat.transform(*apply(footprint.affine, x, y))
+        )
+        low, high = self._latitudes
+        inside = np.isfinite(longitude) & (latitude >= low) & (latitude <= high)
+        if not inside.any():
+            raise SceneError(
+                f"lies outside grid {self.name}, which covers latitudes {low:g} to {high:g}; "
+                "check its CRS and transform"
+            )
+        step_m = max(_spacing_m(longitude, latitude), _spacing_m(longitude.T, latitude.T))
+        longitude, latitude = longitude[inside], latitude[inside]
+        pixel_m = step_m * (N_SAMPLES - 1) / max(width, height)
+        nearest = float(np.abs(latitude).min())
+        if pixel_m > MAX_COARSENESS * self.gsd_m(nearest):
+            raise SceneError(
+                f"has pixels of about {pixel_m:.3g} m, far coarser than grid {self.name} "
+                f"({self.gsd_m(nearest):.3g} m)"
+            )
+        reach = self.tile_px * self.gsd_m(0) / 110_000
+        parallel = np.maximum(np.cos(np.radians(latitude)), 0.05)
+        around = [
+            (longitude + east * reach / parallel, latitude + north * reach)
+            for east in (-1, 0, 1)
+            for north in (-1, 0, 1)
+        ]
+        return *np.concatenate(around, axis=1), step_m
+
+    def _homes(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Return the part of the grid in which each place lies: an EPSG code of UTM, else 1 or 2.
+
+        0 stands for places that the grid does not cover. The halves of web-mercator keep a
+        footprint at the 180th meridian from spanning the world.
+        """
+        turned = (longitude + 180) % 360
+        if self.kind == "xyz":
+            home = np.where(turned < 180, 1, 2)
+        else:
+            home = np.where(latitude >= 0, 32601, 32701) + (turned // 6).astype(int).clip(0, 59)
+        low, high = self._latitudes
+        return np.where((latitude >= low) & (latitude <= high), home, 0)
+
+    def _walk(
+        self, home: int, longitude: Floats, latitude: Floats, step_m: float, footprint: GeoBox
+    ) -> Iterator[Cell]:
+        """Yield the cells of one part of the grid that the footprint touches."""
+        spec, prefix = self._spec(home)
+        x, y = _transformer(WGS84, str(spec.crs)).transform(longitude, latitude)
+        stretch = 1 / math.cos(math.radians(min(np.abs(latitude).max(), 85))) + 0.01
+        pad = step_m * (stretch if self.kind == "xyz" else 1.01)
+        (x0, y0), (x1, y1) = (
+            spec.pt2idx(float(np.min(x)) - pad, float(np.min(y)) - pad).xy,
+            spec.pt2idx(float(np.max(x)) + pad, float(np.max(y)) + pad).xy,
+        )
+        columns, rows = np.arange(min(x0, x1), max(x0, x1) + 1), range(min(y0, y1), max(y0, y1) + 1)
+        n_rows = max(1, MAX_CELLS_AT_ONCE // len(columns))
+        for start in range(0, len(rows), n_rows):
+            indices = np.stack(np.meshgrid(columns, rows[start : start + n_rows]), axis=-1)
+            indices = indices.reshape(-1, 2)
+            touched = self._is_of(home, indices) & _touch(spec, indices, footprint)
+            for column, row in indices[touched].tolist():
+                yield Cell(f"{prefix}{row}_{column}", spec.tile_geobox((column, row)))
+
+    def _spec(self, home: int) -> tuple[GridSpec, str]:
+        if self.kind == "xyz":
+            return _web_spec(self._zoom), ""
+        return _utm_spec(home, self.tile_px), f"{home}_"
+
+    def _is_of(self, home: int, indices: Ints) -> npt.NDArray[np.bool_]:
+        """Return which cells (x, y) exist in a part of the grid: those with their centre in it."""
+        spec, _ = self._spec(home)
+        corner, step = _origin(spec)
+        x, y = (corner + (indices + 0.5) * step).T
+        inside = np.ones(len(indices), bool)
+        if self.kind == "xyz":
+            # At zoom 0 the centre lies on the border of both halves: the cell is in the second.
+            inside = ((indices >= 0) & (indices < 2**self._zoom)).all(axis=1)
+        longitude, latitude = _transformer(str(spec.crs), WGS84).transform(x, y)
+        finite = np.isfinite(longitude) & np.isfinite(latitude)
+        longitude, latitude = np.where(finite, longitude, 0), np.where(finite, latitude, 99)
+        found: npt.NDArray[np.bool_] = inside & (self._homes(longitude, latitude) == home)
+        return found
 
     def cell(self, cell_id: str) -> Cell:
         """Return the cell with this id; raises ValueError when it cannot be one of the grid."""
-        found = re.fullmatch(r"(?:(32[67]\d\d)_)?(-?\d+)_(-?\d+)", cell_id)
-        if not found or (found[1] is None) != (self.kind == "xyz"):
+        found = re.fullmatch(r"(?:(32[67][0-9]{2})_)?(-?[0-9]{1,8})_(-?[0-9]{1,8})", cell_id)
+        if self.kind == "none" or not found or (found[1] is None) != (self.kind == "xyz"):
             raise ValueError(f"{cell_id!r} is no cell of grid {self.name}.")
-        y, x = int(found[2]), int(found[3])
-        if self.kind == "xyz":
-            spec = GridSpec.web_tiles(self._zoom)
-            if not (0 <= x < 2**self._zoom and 0 <= y < 2**self._zoom):
-                raise ValueError(f"{cell_id!r} is no cell of grid {self.name}.")
-        else:
-            spec = _utm_spec(int(found[1]), self.tile_px)
-        return Cell(cell_id, spec.tile_geobox((x, y)))
+        indices = np.array([[int(found[3]), int(found[2])]])
+        homes = (1, 2) if self.kind == "xyz" else (int(found[1]),)
+        if not all(1 <= home % 100 <= 60 for home in homes) or not any(
+            self._is_of(home, indices)[0] for home in homes
+        ):
+            raise ValueError(f"{cell_id!r} is no cell of grid {self.name}.")
+        spec, prefix = self._spec(homes[0])
+        x, y = indices[0].tolist()
+        return Cell(f"{prefix}{y}_{x}", spec.tile_geobox((x, y)))
 
 
+def apply(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
+    """Return where an affine transform sends points: affine 3 asks for `@`, affine 2 lacks it."""
+    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+
+
+@lru_cache(maxsize=256)
 def _utm_spec(epsg: int, tile_px: int) -> GridSpec:
     return GridSpec(f"EPSG:{epsg}", tile_shape=(tile_px, tile_px), resolution=UTM_GSD_M)
 
 
-def _segment(footprint: GeoBox) -> float:
-    """Length of the outline's segments when it is reprojected, in units of its CRS."""
-    box = footprint.boundingbox
-    return max(box.span_x, box.span_y) / 16
+@lru_cache
+def _web_spec(zoom: int) -> GridSpec:
+    return GridSpec.web_tiles(zoom)
 
 
-def _lonlat_bounds(footprint: GeoBox) -> tuple[float, float, float, float]:
-    extent: Geometry = footprint.extent
-    box = extent.to_crs(WGS84, resolution=_segment(footprint)).boundingbox
-    return box.left, box.bottom, box.right, box.top
+@lru_cache(maxsize=256)
+def _transformer(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
-def _zone(longitude: float) -> int:
-    return min(max(int((longitude + 180) // 6) + 1, 1), 60)
+def _origin(spec: GridSpec) -> tuple[Floats, Floats]:
+    """Return the low corner of the cell (0, 0), and the steps from cell to cell, as (x, y)."""
+    first, second = (spec.tile_geobox(index).extent.boundingbox for index in ((0, 0), (1, 1)))
+    step = np.array([second.left - first.left, second.bottom - first.bottom])
+    corner = np.array([first.left, first.bottom])
+    return np.where(step < 0, corner - step, corner), step
 
 
-def _home_epsg(geobox: GeoBox) -> int:
-    """Return the UTM zone and hemisphere of a cell's centre, in which alone the cell exists."""
-    centre = geobox.extent.centroid.to_crs(WGS84).geom
-    return (32600 if centre.y >= 0 else 32700) + _zone(centre.x)
+def _spacing_m(longitude: Floats, latitude: Floats) -> float:
+    """Return the largest distance between neighbours along the first axis."""
+    _, _, distance = Geod(ellps="WGS84").inv(
+        longitude[:-1], latitude[:-1], longitude[1:], latitude[1:]
+    )
+    finite = np.asarray(distance)[np.isfinite(distance)]
+    return float(finite.max()) if len(finite) else 0.0
+
+
+def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
+    """Return outlines (cell, point, xy) in a CRS as pixel coordinates of a source raster.
+
+    Points that do not project are NaN. In a geographic source each outline stays in one piece, on
+    the side of the 180th meridian that is nearer to the raster's middle.
+    """
+    x, y = _transformer(crs, str(source.crs)).transform(targets[..., 0], targets[..., 1])
+    x, y = np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
+    if source.crs.geographic:
+        middle, _ = apply(source.affine, source.width / 2, source.height / 2)
+        first = middle + (x[:, :1] - middle + 180) % 360 - 180
+        x = first + (x - first + 180) % 360 - 180
+    columns, rows = apply(~source.affine, x, y)
+    return np.stack([columns, rows], axis=-1)
+
+
+def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.bool_]:
+    """Return which cells share more than a thousandth of a pixel with a raster."""
+    corner, step = _origin(spec)
+    side = np.linspace(0, 1, 5)[:-1]
+    zero, one = np.zeros(4), np.ones(4)
+    ring = np.concatenate(
+        [np.stack(edge, 1) for edge in ((side, zero), (one, side), (1 - side, one), (zero, 1 - side))]
+    )
+    outlines = pixel_outlines(
+        corner + (indices[:, None] + ring[None]) * step, str(spec.crs), footprint
+    )
+    touched = np.isfinite(outlines).all(axis=(1, 2))
+    height, width = footprint.shape
+    inner = shapely.box(1e-3, 1e-3, width - 1e-3, height - 1e-3)
+    touched[touched] = shapely.intersects(shapely.polygons(outlines[touched]), inner)
+    return touched

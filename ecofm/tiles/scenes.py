@@ -1,23 +1,27 @@
-"""Scenes and chips: open a raster safely, learn its bands and period, read it onto a cell."""
+"""Scenes and chips: open a raster safely, and learn its bands, place and period."""
 
 from __future__ import annotations
 
 import datetime
+import math
+import os
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Resampling
+from pyproj.exceptions import ProjError
+from rasterio.enums import ColorInterp, Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.warp import reproject
-from rasterio.windows import Window
 
 from ecofm.errors import SceneError
 
@@ -33,12 +37,15 @@ DRIVERS = {
 }
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
 DTYPES = ("uint8", "uint16", "int16")
-MAX_BLOCK_BYTES = 2**30
-MAX_CHIP_BYTES = 2**29
+MAX_OPEN = 16
+MAX_BANDS = 1000
+MAX_NAME = 64
+MAX_BLOCK_BYTES = 2**29
 # Deflate reaches about 1000:1; a larger promise is an empty file that asks for all memory.
 MAX_RATIO = 1100
-ALIGNED_PX = 1e-3
-PERIOD = re.compile(r"(\d{4})(-Q[1-4]|-\d\d-\d\d)?")
+DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})[-_.]?([0-9]{2})[-_.]?([0-9]{2})(?![0-9])")
+YEAR = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2}(?:-Q[1-4])?)(?![0-9])")
+PERIOD = re.compile(r"[0-9]{4}(-Q[1-4]|-[0-9]{2}-[0-9]{2})?")
 
 Pixels = npt.NDArray[np.generic]
 Valid = npt.NDArray[np.bool_]
@@ -48,6 +55,8 @@ Valid = npt.NDArray[np.bool_]
 class Scene:
     """What a raster says of itself before its pixels are read."""
 
+    name: str
+    """Path relative to the given folder, by which people are told of the scene."""
     path: Path
     period: str | None
     date: str | None
@@ -65,24 +74,58 @@ class Scene:
         return self.bands, self.dtype, self.offset
 
 
+class Rasters:
+    """Rasters that are open: the last few stay so, because opening costs as much as a tile."""
+
+    def __init__(self) -> None:
+        """Start with none open."""
+        self._open: OrderedDict[Path, tuple[rasterio.DatasetReader, ExitStack]] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        """Return itself; all is closed at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close every raster."""
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+    @contextmanager
+    def use(self, path: Path) -> Iterator[rasterio.DatasetReader]:
+        """Give an open raster; what GDAL complains of while it is read becomes SceneError."""
+        with explained():
+            if path not in self._open:
+                with ExitStack() as stack:
+                    dataset = stack.enter_context(_open(path))
+                    _require_sane_size(dataset, path)
+                    self._open[path] = dataset, stack.pop_all()
+                if len(self._open) > MAX_OPEN:
+                    self._open.popitem(last=False)[1][1].close()
+            self._open.move_to_end(path)
+            yield self._open[path][0]
+
+
 @contextmanager
-def open_raster(path: Path) -> Iterator[rasterio.DatasetReader]:
-    """Open a local raster with the listed drivers only; GDAL's complaints become SceneError."""
-    driver = _driver_of(path)
+def explained() -> Iterator[None]:
+    """Turn what GDAL and PROJ complain of into SceneError."""
     try:
-        with (
-            # Chips have no place on Earth, and need none.
-            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-            rasterio.Env(
-                GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True
-            ),
-            rasterio.open(path.resolve(), driver=driver) as dataset,
+        # The empty list of neighbours keeps .aux.xml, .msk and world files out, which no hash sees.
+        with rasterio.Env(
+            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True
         ):
-            _require_sane_size(dataset, path)
-            yield dataset
-    except (RasterioError, ValueError, OSError) as error:
+            yield
+    except (RasterioError, ProjError, ValueError, OSError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise SceneError(f"{path.name} cannot be read as an image ({reason})") from error
+        raise SceneError(f"cannot be read as an image ({reason})") from error
+
+
+def _open(path: Path) -> rasterio.DatasetReader:
+    driver = _driver_of(path)
+    # Chips have no place on Earth, and need none.
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        return rasterio.open(path.resolve(), driver=driver)
 
 
 def _driver_of(path: Path) -> str:
@@ -90,75 +133,111 @@ def _driver_of(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(8)
     except OSError as error:
-        raise SceneError(f"{path.name} cannot be opened ({error.strerror})") from error
+        raise SceneError(f"cannot be opened ({error.strerror})") from error
+    if not start:
+        raise SceneError("is empty")
     for magic, driver in DRIVERS.items():
         if start.startswith(magic):
             return driver
-    raise SceneError(f"{path.name} is no TIFF, JPEG 2000, PNG or JPEG (it starts with {start!r})")
+    raise SceneError(f"is no TIFF, JPEG 2000, PNG or JPEG (it starts with {start!r})")
 
 
 def _require_sane_size(dataset: rasterio.DatasetReader, path: Path) -> None:
+    if dataset.count > MAX_BANDS:
+        raise SceneError(f"has {dataset.count} bands, expected at most {MAX_BANDS}")
     item_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    block_px = max(height * width for height, width in dataset.block_shapes)
     declared = dataset.width * dataset.height * dataset.count * item_bytes
+    held = path.stat().st_size
     # Sparse or bomb: chips are small, so the ratio is judged above 256 MiB only.
-    bomb = declared > 2**28 and declared > MAX_RATIO * path.stat().st_size
-    if block_px * item_bytes > MAX_BLOCK_BYTES or bomb:
+    if declared > 2**28 and declared > MAX_RATIO * held:
         raise SceneError(
-            f"{path.name} declares {dataset.width}x{dataset.height} px in {dataset.count} bands "
-            f"but holds {path.stat().st_size} bytes"
+            f"declares {dataset.width}x{dataset.height} px in {dataset.count} bands but holds "
+            f"{held} bytes"
+        )
+    # A block is read whole, with all its bands where they are interleaved by pixel.
+    together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+    block_px = max(height * width for height, width in dataset.block_shapes)
+    if block_px * item_bytes * together > MAX_BLOCK_BYTES:
+        raise SceneError(
+            f"is stored in blocks of {block_px * item_bytes * together / 1e6:.0f} MB; rewrite it "
+            "with gdal_translate -co TILED=YES"
         )
 
 
-def read_scene(path: Path, *, period: str | None, bands: tuple[str, ...] | None) -> Scene:
+def read_scene(
+    path: Path,
+    *,
+    name: str,
+    period: str | None,
+    bands: tuple[str, ...] | None,
+    period_in_name: bool = True,
+) -> Scene:
     """Read what a raster says of itself.
 
-    `period` and `bands` override what the file says. Raises SceneError when the file cannot be
-    read, has another number type, or its bands do not fit the given names.
+    `period` and `bands` override what the file says; without `period_in_name` its name says
+    nothing of time. Raises SceneError when the file cannot be read, has another number type, or
+    its bands do not fit the given names.
     """
-    with open_raster(path) as dataset:
+    with Rasters() as rasters, rasters.use(path) as dataset:
         numbers = tuple(
             number
             for number, kind in enumerate(dataset.colorinterp, start=1)
             if kind != ColorInterp.alpha
         )
+        if not numbers:
+            raise SceneError("has no band besides its mask")
+        if ColorInterp.palette in dataset.colorinterp:
+            raise SceneError("has a colour table; convert it to RGB")
         dtype = str(dataset.dtypes[0])
         if dtype not in DTYPES or len(set(dataset.dtypes)) > 1:
-            raise SceneError(f"{path.name} has numbers of type {dtype}; expected {DTYPES}")
+            found = ", ".join(sorted(set(dataset.dtypes)))
+            raise SceneError(f"has numbers of type {found}; expected one of {', '.join(DTYPES)}")
         names = _band_names(dataset, numbers) if bands is None else bands
         if len(names) != len(numbers):
-            raise SceneError(f"{path.name} has {len(numbers)} bands, but {len(names)} are named")
+            raise SceneError(f"has {len(numbers)} bands, but {len(names)} are named")
         tags = dataset.tags()
-        date, named_period = _period_of(path, tags)
-        geobox = None
-        if dataset.crs is not None and not dataset.transform.is_identity:
-            geobox = GeoBox(dataset.shape, dataset.transform, dataset.crs)
+        date, own_period = _period_of(path.stem if period_in_name else "", tags)
         return Scene(
+            name=name,
             path=path,
-            period=period or named_period,
+            period=period or own_period,
             date=date,
-            geobox=geobox,
+            geobox=_geobox_of(dataset),
             bands=names,
             band_numbers=numbers,
             dtype=dtype,
-            offset=_offset_of(tags, path),
+            offset=_offset_of(tags),
             shape_px=dataset.shape,
             synthetic=any("synthetic" in str(value).lower() for value in tags.values()),
         )
 
 
-def _offset_of(tags: dict[str, str], path: Path) -> float:
+def _geobox_of(dataset: rasterio.DatasetReader) -> GeoBox | None:
+    transform = dataset.transform
+    if dataset.crs is None or transform.is_identity:
+        return None
+    numbers = tuple(transform)[:6]
+    if not all(map(math.isfinite, numbers)) or not abs(transform.determinant) > 0:
+        raise SceneError(f"has a transform that leads nowhere: {numbers}")
+    return GeoBox(dataset.shape, transform, dataset.crs)
+
+
+def _offset_of(tags: dict[str, str]) -> float:
     text = tags.get("BOA_ADD_OFFSET", "0")
     try:
-        return float(text)
+        offset = float(text)
     except ValueError as error:
-        raise SceneError(f"{path.name} has BOA_ADD_OFFSET {text!r}, expected a number") from error
+        raise SceneError(f"has BOA_ADD_OFFSET {text[:40]!r}, expected a number") from error
+    if not abs(offset) <= 2**16:
+        raise SceneError(f"has BOA_ADD_OFFSET {offset:g}, which no 16-bit number needs")
+    return offset
 
 
 def _band_names(dataset: rasterio.DatasetReader, numbers: tuple[int, ...]) -> tuple[str, ...]:
-    named = [dataset.descriptions[number - 1] for number in numbers]
-    if all(named) and len(set(named)) == len(named):
-        return tuple(re.sub(r"^B(\d)$", r"B0\1", str(name)) for name in named)
+    named = [dataset.descriptions[number - 1] or "" for number in numbers]
+    usable = all(name.isprintable() and 0 < len(name) <= MAX_NAME for name in named)
+    if usable and len(set(named)) == len(named):
+        return tuple(re.sub(r"^B([0-9])$", r"B0\1", name) for name in named)
     kinds = [dataset.colorinterp[number - 1].name for number in numbers]
     if kinds == ["red", "green", "blue"]:
         return tuple(kinds)
@@ -167,112 +246,42 @@ def _band_names(dataset: rasterio.DatasetReader, numbers: tuple[int, ...]) -> tu
 
 def parse_period(text: str) -> str:
     """Return a period as it is stored; raises ValueError unless it is a year, quarter or day."""
-    if not (found := PERIOD.fullmatch(text)):
-        raise ValueError(f"period {text!r}: expected a year, a quarter or a day (2019, 2019-Q2...)")
-    if found[2] and "Q" not in found[2]:
-        datetime.date.fromisoformat(text)
+    found = PERIOD.fullmatch(text)
+    try:
+        if not found:
+            raise ValueError
+        datetime.date.fromisoformat(text if len(text) == 10 else f"{text[:4]}-01-01")
+    except ValueError:
+        raise ValueError(
+            f"period {text[:40]!r}: expected a year, a quarter or a day (2019, 2019-Q2, 2019-06-12)"
+        ) from None
     return text
 
 
-def _period_of(path: Path, tags: dict[str, str]) -> tuple[str | None, str | None]:
+def _period_of(stem: str, tags: dict[str, str]) -> tuple[str | None, str | None]:
     """Return (date, period) from the tag `period`, product metadata, or the file's name."""
-    date = None
-    for text in (tags.get("PRODUCT_START_TIME", ""), tags.get("SENSING_TIME", ""), path.stem):
-        for found in re.finditer(r"(?<!\d)(20\d\d|19\d\d)[-_.]?(\d\d)[-_.]?(\d\d)(?!\d)", text):
-            try:
-                date = datetime.date(*map(int, found.groups())).isoformat()
-                break
-            except ValueError:
-                continue
-        if date:
-            break
+    texts = (tags.get("PRODUCT_START_TIME", ""), tags.get("SENSING_TIME", ""), stem)
+    date = next((day for text in texts if (day := _find_date(text))), None)
     if "period" in tags:
         try:
             return date, parse_period(tags["period"])
         except ValueError as error:
-            raise SceneError(f"{path.name}: {error}") from error
+            raise SceneError(f"has a bad tag: {error}") from error
     if date:
         return date, date
-    year = re.search(r"(?<!\d)((?:19|20)\d\d(?:-Q[1-4])?)(?!\d)", path.stem)
+    year = YEAR.search(stem)
     return None, year[1] if year else None
 
 
-def read_onto(scene: Scene, target: GeoBox) -> tuple[Pixels, Valid]:
-    """Read a scene onto a cell: (band, height, width) in the stored type and a valid mask.
-
-    Where the scene is aligned with the cell within 0.001 px the bytes are copied, else they are
-    resampled (bilinear, each pixel weighted by its validity, so that nodata never bleeds in).
-    """
-    with open_raster(scene.path) as dataset:
-        left, top = ~dataset.transform * (target.affine * (0, 0))
-        right, bottom = ~dataset.transform * (target.affine * (target.width, target.height))
-        corners = np.array([left, top, right, bottom])
-        size = (right - left - target.width, bottom - top - target.height)
-        same_crs = dataset.crs == target.crs or (
-            dataset.crs.to_epsg() is not None and dataset.crs.to_epsg() == target.crs.epsg
-        )
-        aligned = same_crs and np.abs([*(corners - corners.round()), *size]).max() < ALIGNED_PX
-        if aligned:
-            return _copy(dataset, scene, target, round(left), round(top))
-        return _resample(dataset, scene, target)
+def _find_date(text: str) -> str | None:
+    for found in DATE.finditer(text):
+        try:
+            return datetime.date(*map(int, found.groups())).isoformat()
+        except ValueError:
+            continue
+    return None
 
 
-def _copy(
-    dataset: rasterio.DatasetReader, scene: Scene, target: GeoBox, left: int, top: int
-) -> tuple[Pixels, Valid]:
-    pixels = np.zeros((len(scene.bands), *target.shape), scene.dtype)
-    valid = np.zeros(target.shape, bool)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1 = min(left + target.width, dataset.width)
-    y1 = min(top + target.height, dataset.height)
-    if x1 > x0 and y1 > y0:
-        window = Window(x0, y0, x1 - x0, y1 - y0)
-        inside = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        pixels[(slice(None), *inside)] = dataset.read(scene.band_numbers, window=window)
-        valid[inside] = dataset.dataset_mask(window=window) > 0
-    return pixels, valid
-
-
-def _resample(
-    dataset: rasterio.DatasetReader, scene: Scene, target: GeoBox
-) -> tuple[Pixels, Valid]:
-    pixels = np.zeros((len(scene.bands), *target.shape), scene.dtype)
-    source = GeoBox(dataset.shape, dataset.transform, dataset.crs)
-    near = target.buffered(8 * target.resolution.x).extent.to_crs(source.crs).boundingbox
-    corners = [~dataset.transform * point for point in near.points]
-    x0, y0 = np.floor(np.min(corners, axis=0)).astype(int)
-    x1, y1 = np.ceil(np.max(corners, axis=0)).astype(int)
-    x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, dataset.width), min(y1, dataset.height)
-    if x1 <= x0 or y1 <= y0:
-        return pixels, np.zeros(target.shape, bool)
-    if (x1 - x0) * (y1 - y0) * len(scene.bands) > 2**28:
-        raise SceneError(f"{scene.path.name} is far finer than the grid; downsample it first")
-    window = Window(x0, y0, x1 - x0, y1 - y0)
-    mask = (dataset.dataset_mask(window=window) > 0).astype(np.float32)
-    bands = dataset.read(scene.band_numbers, window=window).astype(np.float32) * mask
-    warped = np.zeros((len(bands) + 1, *target.shape), np.float32)
-    reproject(
-        np.concatenate([bands, mask[None]]),
-        warped,
-        src_transform=dataset.window_transform(window),
-        src_crs=dataset.crs,
-        dst_transform=target.affine,
-        dst_crs=target.crs,
-        resampling=Resampling.bilinear,
-        init_dest_nodata=False,
-    )
-    weight = warped[-1]
-    valid = weight > 0.5
-    limits = np.iinfo(scene.dtype)
-    values = np.rint(warped[:-1] / np.maximum(weight, 1e-6)).clip(limits.min, limits.max)
-    pixels[:, valid] = values[:, valid].astype(scene.dtype)
-    return pixels, valid
-
-
-def read_chip(scene: Scene) -> tuple[Pixels, Valid]:
-    """Read a whole chip: (band, height, width) and its valid mask."""
-    n_bytes = scene.shape_px[0] * scene.shape_px[1] * len(scene.bands) * 2
-    if n_bytes > MAX_CHIP_BYTES:
-        raise SceneError(f"{scene.path.name} is {scene.shape_px} px; too large for a chip")
-    with open_raster(scene.path) as dataset:
-        return dataset.read(scene.band_numbers), dataset.dataset_mask() > 0
+def readable_name(name: str) -> str:
+    r"""Return a file name as valid Unicode: bytes that are no UTF-8 become `\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,41 @@
+# make demo   the whole chain on a synthetic country, ends with pictures
+# make test   the tests
+# make check  formatting, lint, types, import contracts
+# make bench  speed, as ratios in one run
+#
+# PYTHON=python3.12 chooses the interpreter that .venv is made with.
+
+USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c '$(USABLE)' >/dev/null 2>&1 && echo "$$p" && break; done)
+BIN := .venv/bin
+OUT ?= demo
+
+.PHONY: demo test check bench clean
+
+demo: .venv/installed
+	$(BIN)/ecofm demo --out $(OUT)
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.loader
+
+clean:
+	rm -rf .venv demo
+
+# The stamp is written last, so that an interrupted installation is taken up again.
+.venv/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "ecofm needs Python 3.11, 3.12 or 3.13; \
+	give it as make PYTHON=/path/to/python"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[cpu,app,dev]'
+	touch $@
