@@ -97,9 +97,9 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
             f"{path} cannot be read ({error.__cause__}); make it again with `{command}`."
         ) from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
+        schema = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
         raise ArtifactError(
-            f"{path} has schema {found}, expected {SCHEMA}; make it again with `{command}`."
+            f"{path} has schema {schema}, expected {SCHEMA}; make it again with `{command}`."
         )
     if manifest.get("stage") != stage:
         raise ArtifactError(
@@ -134,9 +134,7 @@ class Draft:
         self._target = out.resolve()
         self._partial = self._target.with_name(f".{self._target.name}.partial")
         self._old = set_aside(out)
-        if self._old.exists() and not self._target.exists():
-            # A kill came between the two renames of an overwrite: the old artifact is still good.
-            self._old.rename(self._target)
+        recover(out)
         self.done = holds_same(out, self.manifest, overwrite)
 
     def __enter__(self) -> Path:
@@ -174,6 +172,13 @@ def set_aside(out: Path) -> Path:
     return target.with_name(f".{target.name}.old")
 
 
+def recover(out: Path) -> None:
+    """Bring back what a kill between the two renames of an overwrite left aside."""
+    old, target = set_aside(out), out.resolve()
+    if old.exists() and not target.exists():
+        old.rename(target)
+
+
 def unwritable(out: Path, error: OSError) -> ArtifactError:
     """Return what to raise when `out` cannot be made."""
     return ArtifactError(f"{out} cannot be written ({error.strerror}); choose another --out.")
@@ -195,6 +200,11 @@ def build_manifest(
     }
 
 
+def is_same(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+    """Return whether two manifests stand for the same result, whichever commit made it."""
+    return all(found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs"))
+
+
 def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
     """Return whether `out` is the finished result of the same stage, config and inputs.
 
@@ -209,7 +219,7 @@ def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
     found = read_json(out / MANIFEST) if (out / MANIFEST).is_file() else None
     if not isinstance(found, dict) or found.get("stage") not in MADE_BY or "schema" not in found:
         raise ArtifactError(f"{out} holds files that ecofm did not write; choose another --out.")
-    if all(found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs")):
+    if is_same(found, manifest):
         return True
     if overwrite:
         return False

@@ -62,7 +62,9 @@ def main(tokens: Sequence[str] | None = None) -> None:
         _fail("interrupted; the same command continues or starts anew.", INTERRUPTED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}; check the path, its rights and the disk.", BAD_DATA)
+        _fail(
+            f"{place}{error.strerror or error}; check the path, its rights and the disk.", BAD_DATA
+        )
 
 
 def _fail(sentence: str, code: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ecofm import artifact
 from ecofm.embed import Matrix, open_embeddings
 from ecofm.errors import EcofmError, MissingExtraError
 from ecofm.maps.pictures import stretch_true_colour
-from ecofm.tiles.archive import Archive, open_archives
+from ecofm.tiles.archive import Archive, TileError, open_archives
 from ecofm.types import say
 
 SHEET_SIDE = 3
@@ -128,12 +129,30 @@ def _draw_exemplars(folder: Path, table: pd.DataFrame, archives: list[Archive]) 
         for archive in archives
         for row, tile_id in enumerate(archive.index["tile_id"])
     }
+    unknown = table["tile_id"][~table["tile_id"].isin(places.keys())]
+    if len(unknown):
+        raise EcofmError(
+            f"{archives[0].path} lacks {len(unknown)} of the embedded tiles, first "
+            f"{unknown.iloc[0]}; give every --archive that was embedded."
+        )
     for item, members in table.sort_values("distance").groupby("item"):
         sheet = Image.new("RGB", (SHEET_SIDE * THUMBNAIL_PX,) * 2, "white")
-        for place, tile_id in enumerate(members["tile_id"].head(SHEET_SIDE**2)):
-            archive, row = places[tile_id]
-            pixels, _ = archive.read(row)
-            image = Image.fromarray(stretch_true_colour(pixels, archive.contract))
+        nearest = islice(_read_images(members["tile_id"], places), SHEET_SIDE**2)
+        for place, image in enumerate(nearest):
             corner = (place % SHEET_SIDE * THUMBNAIL_PX, place // SHEET_SIDE * THUMBNAIL_PX)
             sheet.paste(image.resize((THUMBNAIL_PX, THUMBNAIL_PX)), corner)
         sheet.save(folder / "exemplars" / f"{item}.png")
+
+
+def _read_images(
+    tile_ids: Iterable[str], places: dict[str, tuple[Archive, int]]
+) -> Iterator[Image.Image]:
+    """Yield the tiles' true colour; a tile damaged since it was embedded is named and left out."""
+    for tile_id in tile_ids:
+        archive, row = places[tile_id]
+        try:
+            pixels, _ = archive.read(row)
+        except TileError as error:
+            say(f"left out of the exemplars: {error}.")
+        else:
+            yield Image.fromarray(stretch_true_colour(pixels, archive.contract))

@@ -38,12 +38,16 @@ class Embeddings:
             raise ArtifactError(
                 f"{path} is damaged ({error}); make it again with `ecofm embed`."
             ) from error
-        if self.matrix.shape != (len(self.index), self.manifest["dim"]):
+        dim = self.manifest.get("dim")
+        if self.matrix.shape != (len(self.index), dim) or self.matrix.dtype != np.float32:
             raise ArtifactError(
-                f"{path} has {self.matrix.shape} embeddings for {len(self.index)} tiles of "
-                f"dimension {self.manifest['dim']}; make it again with `ecofm embed`."
+                f"{path} has {self.matrix.shape} embeddings of {self.matrix.dtype} for "
+                f"{len(self.index)} tiles of dimension {dim}; make it again with `ecofm embed`."
             )
-        self.encoder_hash: str = self.manifest["inputs"]["encoder"]
+        inputs = self.manifest.get("inputs")
+        if not isinstance(inputs, dict) or "encoder" not in inputs:
+            raise ArtifactError(f"{path} names no encoder; make it again with `ecofm embed`.")
+        self.encoder_hash: str = inputs["encoder"]
 
 
 def open_embeddings(paths: Sequence[Path]) -> tuple[gpd.GeoDataFrame, Matrix, str]:

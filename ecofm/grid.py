@@ -75,8 +75,8 @@ class Grid:
                 f"grid {name!r} is not known: expected utm:2560, utm:1280 (metres, a multiple "
                 "of 80), xyz:14 (zoom) or none."
             )
-        if found[1] == "xyz" and size > 22:
-            raise ValueError(f"grid {name!r}: the zoom of a web-mercator grid is at most 22.")
+        if found[1] == "xyz" and not 1 <= size <= 22:
+            raise ValueError(f"grid {name!r}: the zoom of a web-mercator grid is 1 to 22.")
         self.name = name
         self.kind = found[1] or "none"
         self._zoom = size
@@ -87,7 +87,7 @@ class Grid:
         """Return the side of a pixel on the ground."""
         if self.kind == "utm":
             return float(UTM_GSD_M)
-        return XYZ_GSD_M / 2**self._zoom * math.cos(math.radians(latitude))
+        return XYZ_GSD_M / (1 << self._zoom) * math.cos(math.radians(latitude))
 
     def cells(self, footprint: GeoBox) -> Iterator[Cell]:
         """Yield the cells that a raster touches.
@@ -97,18 +97,15 @@ class Grid:
         """
         try:
             longitude, latitude, step_m = self._sample(footprint)
-            homes = self._homes(longitude, latitude)
+            homes = self._homes_near(longitude, latitude)
             for home in np.unique(homes[homes > 0]).tolist():
-                here = homes == home
+                here = (homes == home).any(axis=0)
                 yield from self._walk(home, longitude[here], latitude[here], step_m, footprint)
         except ProjError as error:
             raise SceneError(f"has a CRS that cannot be transformed ({error})") from error
 
     def _sample(self, footprint: GeoBox) -> tuple[Floats, Floats, float]:
-        """Return points of the footprint and of its surroundings to a cell's reach.
-
-        Also returns the distance in metres to which the points may miss its border.
-        """
+        """Return points all over the footprint, and the largest distance between two in metres."""
         height, width = footprint.shape
         x, y = np.meshgrid(np.linspace(0, width, N_SAMPLES), np.linspace(0, height, N_SAMPLES))
         to_lonlat = _transformer(str(footprint.crs), WGS84)
@@ -116,7 +113,8 @@ class Grid:
             np.asarray(v, dtype=float) for v in to_lonlat.transform(*apply(footprint.affine, x, y))
         )
         low, high = self._latitudes
-        inside = np.isfinite(longitude) & (latitude >= low) & (latitude <= high)
+        # PROJ gives up on longitudes of more than a turn or so; NaN is no number's neighbour.
+        inside = (np.abs(longitude) <= 360) & (latitude >= low) & (latitude <= high)
         if not inside.any():
             raise SceneError(
                 f"lies outside grid {self.name}, which covers latitudes {low:g} to {high:g}; "
@@ -125,20 +123,26 @@ class Grid:
         step_m = max(_spacing_m(longitude, latitude), _spacing_m(longitude.T, latitude.T))
         longitude, latitude = longitude[inside], latitude[inside]
         pixel_m = step_m * (N_SAMPLES - 1) / max(width, height)
-        nearest = float(np.abs(latitude).min())
-        if pixel_m > MAX_COARSENESS * self.gsd_m(nearest):
+        if pixel_m > MAX_COARSENESS * self.gsd_m(0):
             raise SceneError(
                 f"has pixels of about {pixel_m:.3g} m, far coarser than grid {self.name} "
-                f"({self.gsd_m(nearest):.3g} m)"
+                f"({self.gsd_m(0):.3g} m)"
             )
-        reach = self.tile_px * self.gsd_m(0) / 110_000
+        return longitude, latitude, step_m
+
+    def _homes_near(self, longitude: Floats, latitude: Floats) -> Ints:
+        """Return the homes (of 9, place) of all cells that may reach to each place."""
+        if self.kind == "xyz":
+            return self._homes(longitude, latitude)[None]
+        reach = self.tile_px * UTM_GSD_M / 110_000
         parallel = np.maximum(np.cos(np.radians(latitude)), 0.05)
-        around = [
-            (longitude + east * reach / parallel, latitude + north * reach)
-            for east in (-1, 0, 1)
-            for north in (-1, 0, 1)
-        ]
-        return *np.concatenate(around, axis=1), step_m
+        return np.stack(
+            [
+                self._homes(longitude + east * reach / parallel, latitude + north * reach)
+                for east in (-1, 0, 1)
+                for north in (-1, 0, 1)
+            ]
+        )
 
     def _homes(self, longitude: Floats, latitude: Floats) -> Ints:
         """Return the part of the grid in which each place lies: an EPSG code of UTM, else 1 or 2.
@@ -187,7 +191,6 @@ class Grid:
         x, y = (corner + (indices + 0.5) * step).T
         inside = np.ones(len(indices), bool)
         if self.kind == "xyz":
-            # At zoom 0 the centre lies on the border of both halves: the cell is in the second.
             inside = ((indices >= 0) & (indices < 2**self._zoom)).all(axis=1)
         longitude, latitude = _transformer(str(spec.crs), WGS84).transform(x, y)
         finite = np.isfinite(longitude) & np.isfinite(latitude)
@@ -256,6 +259,7 @@ def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
     """
     x, y = _transformer(crs, str(source.crs)).transform(targets[..., 0], targets[..., 1])
     x, y = np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
+    assert source.crs is not None, "scenes without a CRS are chips"
     if source.crs.geographic:
         middle, _ = apply(source.affine, source.width / 2, source.height / 2)
         first = middle + (x[:, :1] - middle + 180) % 360 - 180
@@ -270,12 +274,15 @@ def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.b
     side = np.linspace(0, 1, 5)[:-1]
     zero, one = np.zeros(4), np.ones(4)
     ring = np.concatenate(
-        [np.stack(edge, 1) for edge in ((side, zero), (one, side), (1 - side, one), (zero, 1 - side))]
+        [
+            np.stack(edge, 1)
+            for edge in ((side, zero), (one, side), (1 - side, one), (zero, 1 - side))
+        ]
     )
     outlines = pixel_outlines(
         corner + (indices[:, None] + ring[None]) * step, str(spec.crs), footprint
     )
-    touched = np.isfinite(outlines).all(axis=(1, 2))
+    touched: npt.NDArray[np.bool_] = np.all(np.isfinite(outlines), axis=(1, 2))
     height, width = footprint.shape
     inner = shapely.box(1e-3, 1e-3, width - 1e-3, height - 1e-3)
     touched[touched] = shapely.intersects(shapely.polygons(outlines[touched]), inner)

@@ -27,23 +27,39 @@ def read_recipe(name: str) -> PretrainConfig:
     names = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
     if name not in names:
         raise ValueError(f"recipe {name!r} is not known; there are: {', '.join(names)}.")
-    fields = yaml.safe_load((recipe_folder() / f"{name}.yaml").read_text(encoding="utf-8"))
+    path = recipe_folder() / f"{name}.yaml"
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} holds {type(fields).__name__}, expected names and values.")
     config = PretrainConfig()
     for default in fields.pop("defaults", []):
         if isinstance(default, dict) and "override /method" in default:
-            config.method = METHODS[default["override /method"]]()
+            method = default["override /method"]
+            if method not in METHODS:
+                raise ValueError(f"method {method!r} is not known; choose {' or '.join(METHODS)}.")
+            config.method = METHODS[method]()
     return _apply(config, fields)
 
 
-def _apply(config: Any, fields: dict[str, Any]) -> Any:
-    """Return the dataclass with some fields replaced; raises ValueError for a wrong name."""
+def _apply(config: Any, fields: Any) -> Any:
+    """Return the dataclass with some fields replaced; ValueError for a wrong name or type."""
+    kind = type(config).__name__
+    if not isinstance(fields, dict):
+        raise ValueError(f"{kind} is given {fields!r}, expected names and values.")
     changes = {}
     for name, value in fields.items():
         if name not in {field.name for field in dataclasses.fields(config)}:
-            raise ValueError(f"{type(config).__name__} has no field {name!r}.")
+            raise ValueError(f"{kind} has no field {name!r}.")
         old = getattr(config, name)
         if dataclasses.is_dataclass(old):
             changes[name] = _apply(old, value)
+        elif isinstance(old, Enum):
+            changes[name] = type(old)(value)
+        elif type(value) is type(old) or (isinstance(old, float) and type(value) is int):
+            changes[name] = type(old)(value)
         else:
-            changes[name] = type(old)(value) if isinstance(old, Enum | float) else value
+            raise ValueError(f"{kind}.{name} is {value!r}, expected {type(old).__name__}.")
     return dataclasses.replace(config, **changes)

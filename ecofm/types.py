@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from ecofm.errors import ContractError
 Progress = Callable[[int, int], None]
 """Called with (done, total) by long work."""
 
+DTYPES = ("uint8", "uint16", "int16")
 TRUE_COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"))
 
 
@@ -72,8 +74,29 @@ class Contract:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Contract:
-        """Read what `to_json` wrote."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        """Read what `to_json` wrote; raises ContractError when it is damaged."""
+        try:
+            values: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
+            }
+            found = cls(**values)
+            numbers = (found.scale, found.offset, *found.valid_range, *found.mean, *found.std)
+            lengths = {len(found.bands), len(found.mean), len(found.std)}
+            whole = (
+                found.dtype in DTYPES
+                and lengths == {len(set(found.bands))} != {0}
+                and all(isinstance(band, str) for band in found.bands)
+                and all(map(math.isfinite, numbers))
+                and min(found.std) >= 0
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ContractError(f"the radiometric contract is damaged ({error})") from error
+        if not whole:
+            raise ContractError(
+                "the radiometric contract is damaged: bands, mean and std disagree in number, or "
+                f"the number type is none of {', '.join(DTYPES)}"
+            )
+        return found
 
 
 def pool_contracts(contracts: list[Contract], weights: list[int], names: list[str]) -> Contract:
@@ -118,8 +141,13 @@ def progress_bar(label: str) -> Progress:
 
         return draw
 
+    tenths = 0
+
     def print_tenths(done: int, total: int) -> None:
-        if done == total or (done * 10) // total > ((done - 1) * 10) // total:
+        nonlocal tenths
+        reached = done * 10 // max(total, 1)
+        if reached > tenths or done == total:
+            tenths = reached
             say(f"{label}: {done}/{total}")
 
     return print_tenths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ecofm.types import Contract
 
 
+@runtime_checkable
 class ItemSource(Protocol):
     """Items and their pictures; pictures are named by whole numbers from 0 and by nothing else."""
 

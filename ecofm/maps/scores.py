@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 from rasterio.features import rasterize
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 from ecofm import artifact
 from ecofm.embed import Embeddings, Matrix
@@ -111,13 +111,14 @@ def write_cog(rows: gpd.GeoDataFrame, path: Path, attribution: str) -> None:
     crs = f"EPSG:{first.split('_')[0]}" if first.count("_") == 2 else "EPSG:3857"
     local = placed.to_crs(crs)
     bounds = local.bounds.to_numpy()
-    size = float(np.median(bounds[:, 2] - bounds[:, 0]))
-    west, north = bounds[:, 0].min(), bounds[:, 3].max()
+    # The way over degrees costs some nanometres.
+    size = round(float(np.median(bounds[:, 2] - bounds[:, 0])), 6)
+    west, north = round(bounds[:, 0].min(), 6), round(bounds[:, 3].max(), 6)
     width = round((bounds[:, 2].max() - west) / size)
     height = round((north - bounds[:, 1].min()) / size)
     if width * height > MAX_COG_PX:
         raise EcofmError(f"the area is {width}x{height} cells, too far apart for one COG.")
-    transform = from_origin(west, north, size, size)
+    transform = Affine(size, 0, west, 0, -size, north)
     bands = [
         rasterize(
             zip(local.geometry.centroid, local[name], strict=True),

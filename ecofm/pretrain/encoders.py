@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError, ContractError
-from ecofm.pretrain.views import normalize_tiles
+from ecofm.pretrain.views import measure_tiles
 from ecofm.types import Contract
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RESNET_CHANNELS = (64, 128, 256, 512)
+RESNET_STEM = 32
 
 
 class Normalization(Enum):
@@ -72,6 +73,25 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(contract.std, dtype=torch.float32))
 
+    def require_contract(self, pixels: Shaped[Tensor, "batch band height width"]) -> None:
+        """Raise ContractError for another number of bands or number type."""
+        expected = (len(self.contract.bands), self.contract.dtype)
+        found = (pixels.shape[1], str(pixels.dtype).removeprefix("torch."))
+        if found != expected:
+            raise ContractError(
+                f"pixels have {found[0]} bands of {found[1]}; the encoder was trained on "
+                f"{expected[0]} bands of {expected[1]} ({', '.join(self.contract.bands)})."
+            )
+
+    def measure(
+        self,
+        pixels: Shaped[Tensor, "batch band height width"],
+        valid: Bool[Tensor, "batch height width"],
+    ) -> tuple[Float[Tensor, "n band 1 1"], Float[Tensor, "n band 1 1"]]:
+        """Return the centre and spread that stored numbers are measured against."""
+        per_tile = self.config.normalization is Normalization.tile
+        return measure_tiles(pixels, valid, self.mean, self.std, per_tile)
+
     def normalize(
         self,
         pixels: Shaped[Tensor, "batch band height width"],
@@ -81,19 +101,12 @@ class Encoder(nn.Module):
 
         Raises ContractError for another number of bands or number type.
         """
-        expected = (len(self.contract.bands), self.contract.dtype)
-        found = (pixels.shape[1], str(pixels.dtype).removeprefix("torch."))
-        if found != expected:
-            raise ContractError(
-                f"pixels have {found[0]} bands of {found[1]}; the encoder was trained on "
-                f"{expected[0]} bands of {expected[1]} ({', '.join(self.contract.bands)})."
-            )
+        self.require_contract(pixels)
         if valid is None:
-            valid = torch.ones(
-                (pixels.shape[0], *pixels.shape[2:]), dtype=torch.bool, device=pixels.device
-            )
-        per_tile = self.config.normalization is Normalization.tile
-        return normalize_tiles(pixels.float(), valid, self.mean, self.std, per_tile)
+            shape = (pixels.shape[0], *pixels.shape[2:])
+            valid = torch.ones(shape, dtype=torch.bool, device=pixels.device)
+        centre, spread = self.measure(pixels, valid)
+        return (pixels.float() - centre).div_(spread).mul_(valid[:, None])
 
     def encode(
         self, images: Float[Tensor, "batch band height width"]
@@ -117,15 +130,22 @@ class Encoder(nn.Module):
 
 
 def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int]:
+    # timm also takes names that make it fetch from a hub or read any folder.
+    if not timm.is_model(config.backbone) or ":" in config.backbone:
+        raise ValueError(f"backbone {config.backbone!r} is none of timm's; see timm.list_models().")
+    if not 0 < config.width < 100:
+        raise ValueError(f"backbone width {config.width}: expected a share such as 0.5 or 2.")
     options: dict[str, Any] = {"in_chans": n_bands}
     if config.width != 1:
-        options["channels"] = tuple(int(n * config.width) for n in RESNET_CHANNELS)
+        options["channels"] = tuple(max(1, int(n * config.width)) for n in RESNET_CHANNELS)
     if config.pooling is Pooling.last:
         options["num_classes"] = 0
+        if config.backbone.startswith("vit_"):
+            options["dynamic_img_size"] = True  # views are smaller than tiles
     else:
         options["features_only"] = True
     try:
-        model = timm.create_model(config.backbone, **options)
+        model: Any = timm.create_model(config.backbone, **options)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"backbone {config.backbone!r} cannot be built by timm with {options}: {error}"
@@ -159,7 +179,15 @@ def load(path: Path) -> tuple[Encoder, Contract]:
         contract = Contract.from_json(fields["contract"])
         encoder = Encoder(EncoderConfig(**stored), contract)
         encoder.load_state_dict(load_file(str(folder / WEIGHTS)))
-    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+    except (
+        ContractError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OSError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(
             f"{folder} is no whole encoder ({reason}); make it again with `ecofm pretrain`."

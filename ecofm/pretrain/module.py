@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ecofm.errors import EcofmError
 from ecofm.pretrain.methods import MoCo, SimCLR
-from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
+from ecofm.pretrain.views import ViewConfig, cut_windows, draw_parameters, render_views
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
 from ecofm.types import say
@@ -88,26 +88,32 @@ class ContrastiveModule(pl.LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss of the step's pairs."""
         step = int(batch["step"])
-        encoder = self.method.encoder
-        views = []
-        for view in range(2):
-            tiles = encoder.normalize(batch["pixels"][view], batch["valid"][view])
-            share = len(tiles)
-            parameters = draw_parameters(
-                self.views,
-                seed=self.seed,
-                step=step,
-                view=view,
-                samples=slice(self.global_rank * share, (self.global_rank + 1) * share),
-                n_global=self.batch_size,
-                n_bands=tiles.shape[1],
-                tile_px=(tiles.shape[2], tiles.shape[3]),
-            )
-            views.append(render_views(tiles, parameters, self.views.size_px))
+        views = [self._view(batch, view) for view in range(2)]
         loss, embeddings = self.method(*views)
         self.step.fill_(step + 1)
         self.log_dict({"loss": loss.detach(), "embedding_std": feature_std(embeddings)})
         return cast(Tensor, loss)
+
+    def _view(self, batch: dict[str, Any], view: int) -> Tensor:
+        """Return the batch's view 0 or 1: (batch, band, size, size)."""
+        encoder = self.method.encoder
+        pixels, valid = batch["pixels"][view], batch["valid"][view]
+        encoder.require_contract(pixels)
+        share = len(pixels)
+        parameters = draw_parameters(
+            self.views,
+            seed=self.seed,
+            step=int(batch["step"]),
+            view=view,
+            samples=slice(self.global_rank * share, (self.global_rank + 1) * share),
+            n_global=self.batch_size,
+            n_bands=pixels.shape[1],
+            tile_px=(pixels.shape[2], pixels.shape[3]),
+        )
+        centre, spread = encoder.measure(pixels, valid)
+        windows, mask, parameters = cut_windows(pixels, valid, parameters)
+        tiles = (windows.float() - centre).div_(spread).mul_(mask[:, None])
+        return render_views(tiles, parameters, self.views.size_px)
 
 
 def schedule(step: int, steps: int, warmup_steps: int) -> float:
@@ -121,7 +127,7 @@ def schedule(step: int, steps: int, warmup_steps: int) -> float:
 def feature_std(embeddings: Tensor) -> Tensor:
     """Return the mean std of normalised features times sqrt(dim): 1 is healthy, 0 collapsed."""
     unit = nn.functional.normalize(embeddings.detach().float(), dim=1)
-    return unit.std(dim=0).mean() * unit.shape[1] ** 0.5
+    return cast(Tensor, unit.std(dim=0).mean() * unit.shape[1] ** 0.5)
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -109,13 +109,14 @@ def pretrain(
     opened, contract = open_archives(list(archives))
     inputs = {f"archive{number}": artifact.hash_input(path) for number, path in enumerate(archives)}
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
-    if _begin(out, manifest, overwrite):
+    if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
         return out
     torch_threads = torch.get_num_threads()
     if run.torch_threads:
         torch.set_num_threads(run.torch_threads)
     try:
+        # Whatever the options ask for in vain is refused before anything is written.
         torch.manual_seed(config.seed)
         encoder = Encoder(config.encoder, contract)
         n_devices = run.devices * run.nodes
@@ -132,8 +133,10 @@ def pretrain(
             weight_decay=config.weight_decay,
             threads=run.threads,
         )
-        _warn_of_pairs(opened, config)
         trainer = _build_trainer(out, config, run, loggers, progress)
+        if trainer.is_global_zero:
+            _begin(out, manifest)
+        _warn_of_pairs(opened, config)
         if config.steps:
             _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
     finally:
@@ -162,29 +165,44 @@ def plain(config: Any) -> dict[str, Any]:
     return fields
 
 
-def _begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
-    """Return whether the run is finished; else make its folder and note what it is."""
+def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
+    """Return whether `out` holds the finished run of this config and these inputs.
+
+    Raises ArtifactError when it holds anything else, unless that is a run and `overwrite` is set.
+    """
     record = out / RUN
+    if not out.is_dir() or not any(out.iterdir()):
+        if out.exists() and not out.is_dir():
+            raise ArtifactError(f"{out} is no folder; choose another --out.")
+        return False
     if not record.is_file():
-        if out.exists() and any(out.iterdir()):
-            raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
-    else:
+        raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
+    found = artifact.read_json(record)
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{record} is damaged; remove {out}, or choose another --out.")
+    differing = [key for key in ("config", "inputs") if found.get(key) != manifest[key]]
+    if not differing:
+        return (out / "encoder" / artifact.MANIFEST).is_file()
+    if not overwrite:
+        raise ArtifactError(
+            f"{out} holds a run with another {' and '.join(differing)}; give --overwrite to "
+            "start it anew, or another --out."
+        )
+    return False
+
+
+def _begin(out: Path, manifest: dict[str, Any]) -> None:
+    """Make the run's folder, empty unless it holds this run, and note what it is."""
+    record = out / RUN
+    if record.is_file():
         found = artifact.read_json(record)
-        differing = [key for key in ("config", "inputs") if found.get(key) != manifest[key]]
-        if not differing:
-            return (out / "encoder" / artifact.MANIFEST).is_file()
-        if not overwrite:
-            raise ArtifactError(
-                f"{out} holds a run with another {' and '.join(differing)}; give --overwrite to "
-                "start it anew, or another --out."
-            )
-        shutil.rmtree(out)
+        if any(found.get(key) != manifest[key] for key in ("config", "inputs")):
+            shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         artifact.write_json(record, manifest)
     except OSError as error:
         raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error
-    return False
 
 
 def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:

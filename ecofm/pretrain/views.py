@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 VIEW_STREAM = 1
@@ -147,27 +147,59 @@ def render_views(
     return mixed + parameters.offset[:, :, None, None]
 
 
-def normalize_tiles(
-    pixels: Float[Tensor, "batch band height width"],
+def cut_windows(
+    pixels: Shaped[Tensor, "batch band height width"],
+    valid: Bool[Tensor, "batch height width"],
+    parameters: ViewParameters,
+) -> tuple[Tensor, Tensor, ViewParameters]:
+    """Return the windows that the views lie in, (batch, band, side, side) as stored, their valid
+    masks, and the affines from the views to the windows.
+
+    Converting and normalising only what a view shows saves most of the work on large tiles.
+    """
+    size = torch.tensor([pixels.shape[3], pixels.shape[2]])
+    matrix, centre = parameters.spatial[:, :, :2], parameters.spatial[:, :, 2]
+    # Half the view's extent and its centre, in pixels of the tile.
+    half = matrix.abs().sum(dim=2) * size / 2
+    middle = (centre + 1) * size / 2
+    side = torch.minimum((2 * half.amax(dim=0)).ceil().long() + 2, size)
+    start = (middle - side / 2).round().long().clamp(min=0).minimum(size - side)
+    across, down = (torch.arange(int(n)) for n in side)
+    rows = (start[:, 1, None] + down)[:, :, None].to(pixels.device)
+    columns = (start[:, 0, None] + across)[:, None, :].to(pixels.device)
+    batch = torch.arange(len(pixels), device=pixels.device)[:, None, None]
+    # uint16 has no gather; its bits do as int16.
+    bits = pixels.view(torch.int16) if pixels.dtype == torch.uint16 else pixels
+    windows = bits[batch, :, rows, columns].movedim(3, 1).contiguous().view(pixels.dtype)
+    scale = size / side
+    moved = torch.cat(
+        [matrix * scale[:, None], (((middle - start) * 2 / side) - 1)[:, :, None]], dim=2
+    )
+    inside = ViewParameters(moved, parameters.mixing, parameters.offset)
+    return windows, valid[batch, rows, columns], inside
+
+
+def measure_tiles(
+    pixels: Shaped[Tensor, "batch band height width"],
     valid: Bool[Tensor, "batch height width"],
     mean: Float[Tensor, " band"],
     std: Float[Tensor, " band"],
     per_tile: bool,
-) -> Float[Tensor, "batch band height width"]:
-    """Return pixels with mean 0 and unit deviation; invalid pixels become 0.
+) -> tuple[Float[Tensor, "n band 1 1"], Float[Tensor, "n band 1 1"]]:
+    """Return the centre and spread that normalised pixels are measured against.
 
-    `mean` and `std` are the archive's; with `per_tile` each tile's own are used instead, which
+    They are the archive's `mean` and `std` (n = 1), or with `per_tile` each tile's own, which
     removes the rendering's stretch and uniform haze.
     """
-    mask = valid[:, None]
     centre, spread = mean[None, :, None, None], std[None, :, None, None].clamp(min=1e-6)
-    if per_tile:
-        # A regular sample of at least 64 pixels a side serves as well as all of them.
-        stride = max(1, min(pixels.shape[2:]) // 64)
-        sample, known = (x[:, :, ::stride, ::stride] for x in (pixels, mask))
-        n_valid = known.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-        centre = (sample * known).sum(dim=(2, 3), keepdim=True) / n_valid
-        variance = ((sample - centre) * known).square().sum(dim=(2, 3), keepdim=True) / n_valid
-        # A tile without texture (sea, one colour) must not have its noise blown up.
-        spread = (variance + 0.02 * spread.square()).sqrt()
-    return ((pixels - centre) / spread).mul_(mask)
+    if not per_tile:
+        return centre, spread
+    # A regular sample of at least 64 pixels a side serves as well as all of them.
+    stride = max(1, min(pixels.shape[2:]) // 64)
+    sample = pixels[:, :, ::stride, ::stride].float()
+    known = valid[:, None, ::stride, ::stride]
+    n_valid = known.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+    centre = (sample * known).sum(dim=(2, 3), keepdim=True) / n_valid
+    variance = ((sample - centre) * known).square().sum(dim=(2, 3), keepdim=True) / n_valid
+    # A tile without texture (sea, one colour) must not have its noise blown up.
+    return centre, (variance + 0.02 * spread.square()).sqrt()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ecofm import artifact, load_encoder
 from ecofm.compare import read_comparisons
 from ecofm.embed import embed
+from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
@@ -27,7 +28,8 @@ from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import ItemPairs, pair_items, read_members
 from ecofm.rank.losses import davidson_loss_torch
 from ecofm.rank.run import rank
-from ecofm.tiles.archive import Archive, open_archives
+from ecofm.tiles.archive import Archive, TileError, open_archives
+from ecofm.tiles.scenes import Pixels, Valid
 from ecofm.types import Progress, say
 
 
@@ -59,6 +61,13 @@ class FinetuneConfig:
     rank: RankConfig = field(default_factory=RankConfig)
     """The ranker that is fitted on the tuned embeddings at the end."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if min(self.steps, self.pairs) < 1 or self.learning_rate <= 0 or self.consistency < 0:
+            raise ValueError(
+                "steps >= 1, pairs >= 1, learning_rate > 0 and consistency >= 0 are needed."
+            )
+
 
 def finetune(
     archives: Sequence[Path],
@@ -85,6 +94,8 @@ def finetune(
     inputs = {f"archive{n}": artifact.hash_input(path) for n, path in enumerate(archives)}
     inputs["encoder"] = artifact.hash_input(encoder_folder(encoder))
     inputs["comparisons"] = artifact.hash_file(comparisons)
+    if members is not None:
+        inputs["members"] = artifact.hash_input(members)
     plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
     draft = artifact.Draft(
         out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite
@@ -128,9 +139,16 @@ def _tune(
         weight_decay=1e-2,
     )
     losses = []
+    damaged: set[int] = set()
     for step in range(config.steps):
         left, right, counts = _draw_pairs(pairs, config, step)
-        renderings = _render(model, archives, np.concatenate([left, right]), config, step)
+        tiles = {t: _read(archives, t, damaged) for t in np.union1d(left, right).tolist()}
+        whole = [tiles[a] is not None and tiles[b] is not None for a, b in zip(left, right, strict=True)]
+        counts = counts[whole]
+        if not len(counts):
+            continue
+        sides = np.concatenate([left[whole], right[whole]]).tolist()
+        renderings = _render(model, [tile for t in sides if (tile := tiles[t])], config, step)
         scores = [head(model.encode(images))[:, 0] for images in renderings]
         first, second = scores[0].chunk(2)
         loss = davidson_loss_torch(first - second, counts, log_tie)
@@ -141,13 +159,17 @@ def _tune(
         losses.append(loss.item())
         if progress:
             progress(step + 1, config.steps)
+    if not losses:
+        raise EcofmError("no compared tile can be read; tile their scenes again.")
     model.requires_grad_(True)
     return losses
 
 
 def _choose_parameters(model: Encoder, trained: Trained) -> list[nn.Parameter]:
     model.requires_grad_(False)
-    part = model.backbone if trained is Trained.all else list(model.backbone.children())[-1]
+    # The last child of a transformer is an empty head.
+    children = [part for part in model.backbone.children() if any(True for _ in part.parameters())]
+    part = model.backbone if trained is Trained.all else children[-1]
     part.requires_grad_(True)
     return [parameter for parameter in part.parameters() if parameter.requires_grad]
 
@@ -167,17 +189,25 @@ def _draw_pairs(
     return sides[0], sides[1], torch.from_numpy(weights).float()
 
 
+def _read(archives: list[Archive], tile: int, damaged: set[int]) -> tuple[Pixels, Valid] | None:
+    """Return a tile by its row over all archives, or None when it is damaged: said once."""
+    starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
+    number = int(np.searchsorted(starts, tile, side="right")) - 1
+    try:
+        return archives[number].read(int(tile - starts[number]))
+    except TileError as error:
+        if tile not in damaged:
+            say(f"left out: {error}.")
+        damaged.add(tile)
+        return None
+
+
 def _render(
-    model: Encoder, archives: list[Archive], tiles: np.ndarray, config: FinetuneConfig, step: int
+    model: Encoder, tiles: list[tuple[Pixels, Valid]], config: FinetuneConfig, step: int
 ) -> list[Tensor]:
     """Return two renderings of the tiles' same crops: (batch, band, size, size) each."""
-    starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
-    read = []
-    for tile in tiles:
-        number = int(np.searchsorted(starts, tile, side="right")) - 1
-        read.append(archives[number].read(int(tile - starts[number])))
-    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in read]))
-    valid = torch.from_numpy(np.stack([valid for _, valid in read]))
+    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles]))
+    valid = torch.from_numpy(np.stack([valid for _, valid in tiles]))
     images = model.normalize(pixels, valid)
     drawn = [
         draw_parameters(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
 from scipy.optimize import minimize
 
 from ecofm.rank.items import Indices, ItemPairs, sample_tile_pairs
 from ecofm.rank.losses import Floats, davidson_loss
+
+Reals = Floats | npt.NDArray[np.float32]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -19,11 +23,13 @@ class RankConfig:
     """Seed of member pairs, folds and resampling."""
     n_heads: int = 10
     """Heads of the ensemble, each fitted to resampled annotators and members."""
-    components: int = 128
-    """Principal components of the embeddings that the heads see."""
+    components: int = 32
+    """Directions of the embeddings that the heads see."""
+    invariance: float = 0.95
+    """How much of what varies between periods of one cell is taken for noise; 0 to 1."""
     tile_pairs: int = 64
     """Member pairs drawn for each pair of items."""
-    decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    decays: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     """Ridge penalties that held-out items choose from."""
     folds: int = 5
     """Folds of items for that choice."""
@@ -32,6 +38,8 @@ class RankConfig:
         """Raise ValueError for values that cannot be used."""
         if self.n_heads < 2 or self.components < 1 or self.tile_pairs < 1 or not self.decays:
             raise ValueError("n_heads >= 2, components, tile_pairs >= 1 and a decay are needed.")
+        if not 0 <= self.invariance <= 1:
+            raise ValueError(f"invariance {self.invariance}: expected 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class LinearHeads:
     held_out_loss: float
     """Mean negative log likelihood of comparisons with a held-out item, in nats."""
 
-    def predict(self, embeddings: Floats) -> Floats:
+    def predict(self, embeddings: Reals) -> Floats:
         """Return the heads' scores, shape (head, tile), for embeddings (tile, dim)."""
         return self.weights @ embeddings.T.astype(np.float64) + self.bias[:, None]
 
@@ -59,24 +67,52 @@ class Basis:
     mean: Floats
     projection: Floats
 
-    def __call__(self, embeddings: Floats) -> Floats:
+    def __call__(self, embeddings: Reals) -> Floats:
         """Project embeddings (tile, dim) to (tile, component)."""
         return (embeddings - self.mean) @ self.projection
 
 
-def build_basis(embeddings: Floats, components: int) -> Basis:
-    """Standardise every dimension, then keep the principal components with the most variance.
+def build_basis(
+    embeddings: Reals, components: int, cells: Indices | None = None, invariance: float = 0.0
+) -> Basis:
+    """Return the directions in which places differ most, measured against what does not matter.
 
-    They are scaled together so that the mean squared length of a projected embedding is 1.
+    Every dimension is standardised. What changes between periods of one cell is mostly season,
+    haze and sensor: with `cells` (the cell's number of each row) the directions are those with
+    the largest ratio of total to within-cell variance (Hatch & Stolcke 2006, within-class
+    covariance normalisation), the within-cell covariance shrunk to the identity by
+    1 - `invariance`. Without repeated cells they are the principal components. They are scaled
+    together so that the mean squared length of a projected embedding is 1.
     """
     mean, spread = embeddings.mean(axis=0), embeddings.std(axis=0)
     scale = 1 / np.where(spread > 1e-6, spread, np.inf)
     standard = (embeddings - mean) * scale
-    covariance = standard.T @ standard / len(standard)
-    values, vectors = np.linalg.eigh(covariance)
-    kept = np.argsort(values)[::-1][:components]
-    length = max(float(values[kept].sum()), 1e-12) ** 0.5
-    return Basis(mean, scale[:, None] * vectors[:, kept] / length)
+    total = standard.T @ standard / len(standard)
+    noise = np.eye(len(total))
+    within = None if cells is None or invariance == 0 else _within_cells(standard, cells)
+    if within is not None and np.trace(within) > 1e-9:
+        level = np.trace(within) / len(within)
+        noise = invariance * within + (1 - invariance) * level * noise
+        # Dimensions without spread would make the pencil singular for invariance 1.
+        noise += 1e-6 * level * np.eye(len(noise))
+    n_kept = min(components, len(total))
+    window = [len(total) - n_kept, len(total) - 1]
+    values, vectors = eigh(total, noise, subset_by_index=window)
+    length = max(float(values.clip(min=0).sum()), 1e-12) ** 0.5
+    return Basis(mean, scale[:, None] * vectors[:, ::-1] / length)
+
+
+def _within_cells(standard: Floats, cells: Indices) -> Floats | None:
+    """Return the covariance around the cells' means, None when no cell is repeated."""
+    _, cell, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    repeated = counts[cell] > 1
+    if not repeated.any():
+        return None
+    sums = np.zeros((len(counts), standard.shape[1]))
+    np.add.at(sums, cell, standard)
+    residual = (standard - sums[cell] / counts[cell, None])[repeated]
+    freedom = len(residual) - int((counts > 1).sum())
+    return residual.T @ residual / freedom
 
 
 def fit_head(
@@ -104,9 +140,7 @@ def fit_head(
     return found.x[:-1], float(found.x[-1])
 
 
-def fit_heads(
-    embeddings: Floats, basis: Basis, pairs: ItemPairs, config: RankConfig
-) -> LinearHeads:
+def fit_heads(embeddings: Reals, basis: Basis, pairs: ItemPairs, config: RankConfig) -> LinearHeads:
     """Fit the ensemble; the penalty is chosen by comparisons with items that were held out.
 
     Scores are anchored: over items, the mean of the members' mean score is 0 and its deviation 1.
@@ -134,37 +168,50 @@ def fit_heads(
 def choose_decay(
     features: Floats, pairs: ItemPairs, config: RankConfig, random: np.random.Generator
 ) -> tuple[float, float]:
-    """Return the penalty under which held-out items are judged best, and the loss there."""
+    """Return the penalty to use and the loss of comparisons with held-out items there.
+
+    It is the largest penalty within one standard error of the best (Breiman et al. 1984):
+    neighbouring places resemble each other, so held-out items flatter flexible heads.
+    """
     n_items = len(pairs.items)
-    folds = min(config.folds, n_items)
+    decays = sorted(config.decays)
     if n_items < 4:
-        return max(config.decays), float("nan")
-    fold_of_item = random.permutation(n_items) % folds
-    counts = pairs.counts.sum(axis=0)
-    total = np.zeros(len(config.decays))
-    for fold in range(folds):
+        return decays[-1], float("nan")
+    fold_of_item = random.permutation(n_items) % min(config.folds, n_items)
+    losses = []
+    for fold in range(int(fold_of_item.max()) + 1):
         held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
-        if held.all() or not held.any():
-            continue
-        number, left, right = sample_tile_pairs(pairs, config.tile_pairs, random)
-        weight = counts / np.bincount(number, minlength=len(counts))[:, None]
-        trained, judged = ~held[number], held[number]
-        for place, decay in enumerate(config.decays):
-            weights, log_tie = fit_head(
-                features, left[trained], right[trained], weight[number[trained]], decay
-            )
-            scores = features @ weights
-            difference = scores[left[judged]] - scores[right[judged]]
-            judged_counts = weight[number[judged]]
-            loss, _, _ = davidson_loss(difference, judged_counts, log_tie)
-            total[place] += loss * judged_counts.sum()
-    if not total.any():
-        return max(config.decays), float("nan")
-    judged_twice = (
-        counts.sum() + counts[fold_of_item[pairs.left] != fold_of_item[pairs.right]].sum()
-    )
-    best = int(total.argmin())
-    return config.decays[best], float(total[best] / judged_twice)
+        if held.any() and not held.all():
+            losses.append(_judge_fold(features, pairs, held, decays, config, random))
+    if not losses:
+        return decays[-1], float("nan")
+    mean = np.mean(losses, axis=0)
+    best = int(mean.argmin())
+    error = np.std(losses, axis=0, ddof=1)[best] / len(losses) ** 0.5 if len(losses) > 1 else 0.0
+    chosen = int(np.flatnonzero(mean <= mean[best] + error).max())
+    return decays[chosen], float(mean[chosen])
+
+
+def _judge_fold(
+    features: Floats,
+    pairs: ItemPairs,
+    held: npt.NDArray[np.bool_],
+    decays: list[float],
+    config: RankConfig,
+    random: np.random.Generator,
+) -> list[float]:
+    """Return the loss of the held pairs for each penalty, the head fitted to the others."""
+    counts = pairs.counts.sum(axis=0)
+    number, left, right = sample_tile_pairs(pairs, config.tile_pairs, random)
+    weight = (counts / np.bincount(number, minlength=len(counts))[:, None])[number]
+    judged = held[number]
+    losses = []
+    for decay in decays:
+        weights, log_tie = fit_head(features, left[~judged], right[~judged], weight[~judged], decay)
+        scores = features @ weights
+        difference = scores[left[judged]] - scores[right[judged]]
+        losses.append(davidson_loss(difference, weight[judged], log_tie)[0])
+    return losses
 
 
 def _fit_pairs(
@@ -187,8 +234,9 @@ def _resample_annotators(counts: Floats, random: np.random.Generator) -> Floats:
     """
     n_annotators = len(counts)
     if n_annotators > 1:
-        return counts[random.integers(0, n_annotators, n_annotators)].sum(axis=0)
-    return random.poisson(counts[0]).astype(np.float64) + 1e-9
+        drawn: Floats = counts[random.integers(0, n_annotators, n_annotators)].sum(axis=0)
+        return drawn
+    return np.asarray(random.poisson(counts[0]) + 1e-9, dtype=np.float64)
 
 
 def _anchor(features: Floats, pairs: ItemPairs, heads: Floats) -> tuple[Floats, Floats]:

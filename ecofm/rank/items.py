@@ -36,21 +36,29 @@ class ItemPairs:
 
 def read_members(path: Path) -> pd.DataFrame:
     """Return tile_id and item from a clusters artifact, a CSV or a Parquet file."""
-    if path.is_dir():
+    is_clusters = path.is_dir()
+    if is_clusters:
         read_manifest(path, "clusters")
-        return pd.read_parquet(path / "clusters.parquet")[["tile_id", "item"]]
+        path = path / "clusters.parquet"
     if not path.is_file():
         raise ComparisonError(f"{path} does not exist; give --members with columns tile_id, item.")
     try:
         is_parquet = path.suffix == ".parquet"
         table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=str)
     except (ValueError, OSError) as error:
-        raise ComparisonError(f"{path} cannot be read as a table ({error}).") from error
+        command = "make it again with `ecofm cluster`" if is_clusters else "write it again"
+        raise ComparisonError(f"{path} cannot be read as a table ({error}); {command}.") from error
     if not {"tile_id", "item"} <= set(table.columns):
         raise ComparisonError(
             f"{path} has columns {', '.join(map(str, table.columns))}; expected tile_id, item."
         )
-    return table[["tile_id", "item"]].astype(str)
+    found = table[["tile_id", "item"]]
+    nameless = found.isna().any(axis=1)
+    if nameless.any():
+        raise ComparisonError(
+            f"{path} lacks a tile_id or item in row {int(nameless.argmax()) + 1}; fill it in."
+        )
+    return found.astype(str)
 
 
 def pair_items(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -16,7 +17,7 @@ from ecofm.compare import read_comparisons
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.heads import LinearHeads, RankConfig, build_basis, fit_heads
-from ecofm.rank.items import pair_items, read_members
+from ecofm.rank.items import Indices, pair_items, read_members
 from ecofm.types import say
 
 WEIGHTS = "ranker.safetensors"
@@ -34,6 +35,7 @@ def rank(
 ) -> Path:
     """Fit a ranker to comparisons and return `out`.
 
+    Embeddings without comparisons help too: cells in several periods tell what does not matter.
     `members` is a clusters artifact or a table tile_id, item; without it items are tile ids.
     Raises ComparisonError for unknown items or when nothing can be learned.
     """
@@ -52,9 +54,10 @@ def rank(
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
-    random = np.random.default_rng(config.seed)
-    chosen = np.sort(random.permutation(len(matrix))[:BASIS_TILES])
-    basis = build_basis(np.asarray(matrix[chosen], dtype=np.float64), config.components)
+    chosen, cells = _choose_tiles(index, config.seed)
+    basis = build_basis(
+        np.asarray(matrix[chosen], dtype=np.float64), config.components, cells, config.invariance
+    )
     heads = fit_heads(matrix, basis, pairs, config)
     with draft as folder:
         save_file({"weights": heads.weights, "bias": heads.bias}, str(folder / WEIGHTS))
@@ -67,6 +70,16 @@ def rank(
             "held_out_loss": heads.held_out_loss if np.isfinite(heads.held_out_loss) else None,
         }
     return out
+
+
+def _choose_tiles(index: pd.DataFrame, seed: int) -> tuple[Indices, Indices]:
+    """Return the rows of up to BASIS_TILES tiles, whole cells at a time, and their cells."""
+    # A chip's name says nothing of its place: each is a cell of its own.
+    places = index["cell_id"].where(index["period"] != "none", index["tile_id"])
+    cells, _ = pd.factorize(places)
+    order = np.random.default_rng(seed).permutation(cells.max() + 1)[cells]
+    chosen = np.sort(np.argsort(order, kind="stable")[:BASIS_TILES])
+    return chosen, cells[chosen]
 
 
 def load_ranker(path: Path) -> tuple[LinearHeads, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,15 @@ import geopandas as gpd
 import numpy as np
 import xxhash
 
-from ecofm.artifact import MANIFEST, read_manifest
-from ecofm.errors import ArtifactError, EcofmError
+from ecofm.artifact import MANIFEST, hash_file, read_manifest
+from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.tiles.scenes import Pixels, Valid
-from ecofm.types import Contract
+from ecofm.types import Contract, pool_contracts
 
 INDEX_COLUMNS = [
     "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "checksum",
 ]  # fmt: skip
-ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+MAX_SHARDS_MAPPED = 4096  # two maps each; Linux allows a process 65,530
 
 
 class TileError(EcofmError):
@@ -27,8 +28,8 @@ class TileError(EcofmError):
 
 def checksum_tile(pixels: Pixels, valid: Valid) -> str:
     """Return the xxh3 of a tile's bytes: (band, height, width) and (height, width) bool."""
-    digest = xxhash.xxh3_64(np.ascontiguousarray(pixels))
-    digest.update(np.packbits(valid, axis=-1))
+    digest = xxhash.xxh3_64(np.ascontiguousarray(pixels).data)
+    digest.update(np.packbits(valid, axis=-1).data)
     return digest.hexdigest()
 
 
@@ -36,6 +37,16 @@ def shard_paths(folder: Path, shard: int) -> tuple[Path, Path, Path]:
     """Return where a shard's pixels, valid masks and index part lie."""
     stem = folder / "shards" / f"{shard:05d}"
     return stem.with_suffix(".npy"), stem.with_suffix(".valid.npy"), stem.with_suffix(".parquet")
+
+
+def map_shard(folder: Path, shard: int) -> tuple[Pixels, Pixels]:
+    """Return memory maps of a shard's pixels and packed masks.
+
+    Raises OSError, ValueError or EOFError when they are missing or damaged.
+    """
+    pixels_path, valid_path, _ = shard_paths(folder, shard)
+    pixels, valid = (np.load(path, mmap_mode="r") for path in (pixels_path, valid_path))
+    return pixels, valid
 
 
 class Archive:
@@ -49,21 +60,35 @@ class Archive:
         """Open the archive; raises ArtifactError when the folder is none or is damaged."""
         self.path = path
         self.manifest: dict[str, Any] = read_manifest(path, "archive")
-        self.contract = Contract.from_json(self.manifest["contract"])
-        self.tile_px = (int(self.manifest["tile_px"][0]), int(self.manifest["tile_px"][1]))
-        self.grid: str = self.manifest["config"]["grid"]
-        self.attribution: str = self.manifest["attribution"]
+        try:
+            self.contract = Contract.from_json(self.manifest["contract"])
+            self.tile_px = (int(self.manifest["tile_px"][0]), int(self.manifest["tile_px"][1]))
+            self.grid: str = self.manifest["config"]["grid"]
+            self.attribution: str = self.manifest["attribution"]
+            self._n_tiles = int(self.manifest["n_tiles"])
+        except (ContractError, KeyError, IndexError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"{path / MANIFEST} is damaged ({error}); make the archive again with `ecofm tile`."
+            ) from error
         self._shards: dict[int, tuple[Pixels, Pixels]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
+        """An archive is its folder: another process maps the shards anew."""
+        return Archive, (self.path,)
 
     @cached_property
     def index(self) -> gpd.GeoDataFrame:
         """The index, one row a tile, in storage order."""
+        path = self.path / "index.parquet"
         try:
-            return gpd.read_parquet(self.path / "index.parquet")
+            # Parquet has no checksum of its own, and a wrong cell_id would go unnoticed.
+            if hash_file(path) != self.manifest.get("index_hash"):
+                raise ValueError("its hash is not the manifest's")
+            return gpd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise ArtifactError(
-                f"{self.path / 'index.parquet'} cannot be read ({error}); "
-                "make the archive again with `ecofm tile`."
+                f"{path} cannot be read ({error}); make the archive again with `ecofm tile`."
             ) from error
 
     @cached_property
@@ -79,7 +104,7 @@ class Archive:
     @property
     def n_tiles(self) -> int:
         """Number of tiles."""
-        return int(self.manifest["n_tiles"])
+        return self._n_tiles
 
     @property
     def periods(self) -> list[str]:
@@ -87,16 +112,22 @@ class Archive:
         return sorted(self.index["period"].unique())
 
     def _shard(self, shard: int) -> tuple[Pixels, Pixels]:
-        if shard not in self._shards:
-            pixels_path, valid_path, _ = shard_paths(self.path, shard)
-            try:
-                maps = (np.load(pixels_path, mmap_mode="r"), np.load(valid_path, mmap_mode="r"))
-            except (OSError, ValueError, EOFError) as error:
-                raise TileError(
-                    f"{pixels_path} is damaged or missing ({error}); tile its scenes again"
-                ) from error
-            self._shards[shard] = maps
-        return self._shards[shard]
+        """Return the maps of a shard's pixels and masks; safe in threads."""
+        with self._lock:
+            if shard not in self._shards:
+                maps = map_shard(self.path, shard)
+                height, width = self.tile_px
+                if (
+                    maps[0].shape[1:] != (len(self.contract.bands), height, width)
+                    or str(maps[0].dtype) != self.contract.dtype
+                    or maps[1].shape != (len(maps[0]), height, -(-width // 8))
+                    or maps[1].dtype != np.uint8
+                ):
+                    raise ValueError("another shape or number type than the manifest's")
+                while len(self._shards) >= MAX_SHARDS_MAPPED:
+                    del self._shards[next(iter(self._shards))]
+                self._shards[shard] = maps
+            return self._shards[shard]
 
     def read(self, tile_index: int) -> tuple[Pixels, Valid]:
         """Return a tile: (band, height, width) as stored, and (height, width) valid.
@@ -104,16 +135,23 @@ class Archive:
         Raises TileError, with the tile's id, when the bytes do not match their checksum.
         """
         shards, rows, checksums, tile_ids = self._places
-        maps = self._shard(int(shards[tile_index]))
-        row = int(rows[tile_index])
-        if row >= len(maps[0]) or maps[0].shape[2:] != self.tile_px:
-            raise TileError(f"tile {tile_ids[tile_index]} is not in its shard; tile it again")
+        tile_id = tile_ids[tile_index]
+        try:
+            maps = self._shard(int(shards[tile_index]))
+            row = int(rows[tile_index])
+            if not 0 <= row < len(maps[0]):
+                raise ValueError(f"no row {row}")
+        except (OSError, ValueError, EOFError) as error:
+            raise TileError(
+                f"tile {tile_id} of {self.path}: shard {shards[tile_index]} is damaged or missing "
+                f"({error}); tile its scenes again"
+            ) from error
         pixels = np.array(maps[0][row])
         valid = np.unpackbits(maps[1][row], axis=-1, count=pixels.shape[-1]).astype(bool)
         if checksum_tile(pixels, valid) != checksums[tile_index]:
             raise TileError(
-                f"tile {tile_ids[tile_index]} of {self.path} has another checksum than when it "
-                "was written; tile its scenes again"
+                f"tile {tile_id} of {self.path} has another checksum than when it was written; "
+                "tile its scenes again"
             )
         return pixels, valid
 
@@ -131,8 +169,6 @@ def open_archives(paths: list[Path]) -> tuple[list[Archive], Contract]:
     Raises ContractError when bands, dtype, scale or offset differ, ArtifactError when tile sizes
     do.
     """
-    from ecofm.types import pool_contracts
-
     archives = [open_archive(path) for path in paths]
     sizes = {archive.tile_px for archive in archives}
     if len(sizes) > 1:

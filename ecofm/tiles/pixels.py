@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -47,6 +48,7 @@ def read_chip(scene: Scene, rasters: Rasters) -> tuple[Pixels, Valid]:
 
 def _offset_between(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
     """Return (left, top) of the target in the source's pixels, None when they are not aligned."""
+    assert source.crs is not None and target.crs is not None, "both have a place"
     if source.crs != target.crs and (source.crs.epsg is None or source.crs.epsg != target.crs.epsg):
         return None
     left, top = apply(~source.affine, target.affine.c, target.affine.f)
@@ -67,13 +69,14 @@ def _read(dataset: rasterio.DatasetReader, scene: Scene, window: Window) -> tupl
     pixels = dataset.read(scene.band_numbers, window=window)
     flags = dataset.mask_flag_enums[scene.band_numbers[0] - 1]
     nodata = dataset.nodatavals[scene.band_numbers[0] - 1]
-    if MaskFlags.per_dataset in flags or MaskFlags.alpha in flags:
+    has_alpha = MaskFlags.alpha in flags and dataset.count > len(scene.band_numbers)
+    if has_alpha or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags):
         return pixels, dataset.dataset_mask(window=window) > 0
     if nodata is None:
         return pixels, np.ones(pixels.shape[1:], bool)
     if nodata == 0:
         return pixels, (pixels != 0).any(axis=0)
-    return pixels, (pixels != nodata).all(axis=0)
+    return pixels, (pixels != np.float32(nodata)).all(axis=0)
 
 
 def _copy(
@@ -95,61 +98,56 @@ def _resample(
     dataset: rasterio.DatasetReader, scene: Scene, source: GeoBox, target: GeoBox
 ) -> tuple[Pixels, Valid]:
     pixels = np.zeros((len(scene.bands), *target.shape), scene.dtype)
-    window, turn = _window_of(source, target)
+    window = _window_of(source, target)
     if window is None:
         return pixels, np.zeros(target.shape, bool)
     if window.width * window.height > MAX_WINDOW_PX:
         raise SceneError("is far finer than the grid; downsample it first")
     stored, mask = _read(dataset, scene, window)
-    place = Affine.translation(turn, 0) @ source.affine if turn else source.affine
-    left, top = apply(place, window.col_off, window.row_off)
+    a, b, _, d, e, _ = tuple(source.affine)[:6]
+    left, top = apply(source.affine, window.col_off, window.row_off)
     warp: dict[str, Any] = {
-        "src_transform": Affine(place.a, place.b, left, place.d, place.e, top),
+        "src_transform": Affine(a, b, left, d, e, top),
         "src_crs": dataset.crs,
         "dst_transform": target.affine,
         "dst_crs": str(target.crs),
         "resampling": Resampling.bilinear,
         "init_dest_nodata": False,
     }
-    weight = _warp(mask.astype(np.float32), target, warp)
+    weight = _warp(mask, target, warp)
     valid = weight > 0.5
     limits = np.iinfo(scene.dtype)
     for number, band in enumerate(stored):
         # One band at a time: the memory is bounded by the window, not by the bands.
-        values = _warp(np.where(mask, band, 0).astype(np.float32), target, warp)[valid]
+        values = _warp(np.where(mask, band, 0), target, warp)[valid]
         values = np.rint(values / weight[valid]).clip(limits.min, limits.max)
         pixels[number][valid] = values.astype(scene.dtype)
     return pixels, valid
 
 
-def _warp(values: Pixels, target: GeoBox, warp: dict[str, Any]) -> Pixels:
+def _warp(values: Pixels | Valid, target: GeoBox, warp: dict[str, Any]) -> npt.NDArray[np.float32]:
     warped = np.zeros(target.shape, np.float32)
-    reproject(values, warped, **warp)
+    reproject(values.astype(np.float32), warped, **warp)
     return warped
 
 
-def _window_of(source: GeoBox, target: GeoBox) -> tuple[Window | None, float]:
-    """Return the source's pixels that a target needs, None when there are none.
-
-    Also returns by how many degrees a geographic source is to be turned so that it lies where
-    the target's centre projects: a raster may give longitudes beyond 180.
-    """
+def _window_of(source: GeoBox, target: GeoBox) -> Window | None:
+    """Return the source's pixels that a target needs, None when there are none."""
     height, width = target.shape
-    x, y = (line.ravel() for line in np.meshgrid(*(np.linspace(0, n, N_BORDER) for n in (width, height))))
+    x, y = (
+        line.ravel()
+        for line in np.meshgrid(*(np.linspace(0, n, N_BORDER) for n in (width, height)))
+    )
     points = np.stack(apply(target.affine, x, y), axis=1)
     outline = pixel_outlines(points[None], str(target.crs), source)[0]
     outline = outline[np.isfinite(outline).all(axis=1)]
     if not len(outline):
-        return None, 0.0
+        return None
     low, high = outline.min(axis=0), outline.max(axis=0)
     # Bilinear looks one pixel away, or as far as a target pixel reaches in a finer source.
     pad = 2 + 2 * max((high - low) / (width, height))
     x0, y0 = np.floor(np.maximum(low - pad, 0)).astype(int)
     x1, y1 = np.ceil(np.minimum(high + pad, (source.width, source.height))).astype(int)
-    turn = 0.0
-    if source.crs.geographic:
-        middle, _ = apply(source.affine, *((low + high) / 2))
-        turn = float((middle + 180) % 360 - 180 - middle)
     if x1 <= x0 or y1 <= y0:
-        return None, turn
-    return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0)), turn
+        return None
+    return Window(int(x0), int(y0), int(x1 - x0), int(y1 - y0))

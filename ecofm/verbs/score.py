@@ -26,7 +26,5 @@ def score(
         cog: Also write a cloud-optimised GeoTIFF for each period, one pixel a cell.
         overwrite: Replace other scores that OUT holds.
     """
-    run_score(
-        embeddings, ranker, out, cog=cog, overwrite=overwrite, progress=progress_bar("score")
-    )
+    run_score(embeddings, ranker, out, cog=cog, overwrite=overwrite, progress=progress_bar("score"))
     conclude(out, "scores in scores.parquet")

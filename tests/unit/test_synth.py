@@ -325,7 +325,7 @@ def test_repeats_ask_different_annotators() -> None:
 
 def test_orderings_parse_and_agree_with_the_truth() -> None:
     rng = np.random.default_rng(0)
-    values = {str(k): rng.normal(k, 0.5, 30) for k in range(8)}
+    values = {str(k): rng.normal(k, 0.5, 30).tolist() for k in range(8)}
     table = simulate_orderings(values, AnnotatorConfig(n_annotators=6), seed=0)
     assert list(table.columns) == ["annotator", "ordering"]
     assert table.annotator.nunique() == len(table) == 6

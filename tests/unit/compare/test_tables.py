@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from ecofm.compare.comparison import Comparison
 from ecofm.compare.exchange import read_comparisons
 from ecofm.compare.store import Store
 from ecofm.compare.tables import write_table
@@ -40,7 +41,7 @@ def test_kind_is_told_by_content_not_by_suffix(tmp_path):
     frame.astype({"outcome": "category"}).to_parquet(tmp_path / "answers.csv")
     assert read_comparisons(tmp_path / "answers.csv").loc[0, "outcome"] == "skip"
     with Store(tmp_path / "store.csv") as store:
-        store.add_tables([("ordering", [("ada", "3", "4", "left")])])
+        store.add_tables([("ordering", [Comparison("ada", "3", "4", "left")])])
     assert read_comparisons(tmp_path / "store.csv").values.tolist() == [["ada", "3", "4", "left"]]
 
 

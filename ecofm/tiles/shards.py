@@ -1,0 +1,172 @@
+"""Shards: a few cells' tiles, made one at a time and committed with their part of the index."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pyarrow.lib import ArrowException
+
+from ecofm.errors import SceneError
+from ecofm.grid import Grid
+from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
+from ecofm.tiles.pixels import read_chip, read_onto
+from ecofm.tiles.plan import Job, TileConfig
+from ecofm.tiles.radiometry import BandStatistics
+from ecofm.tiles.scenes import Pixels, Rasters, Valid
+
+
+class ArrayFile:
+    """A `.npy` file that grows row by row, so that a shard is never held in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file's final path; it is written beside it until `commit`."""
+        self.path = path
+        self.n_rows = 0
+        self._beside = path.with_suffix(".partial")
+        self._file: BufferedWriter | None = None
+        self._row: Pixels | None = None
+
+    def append(self, row: Pixels) -> None:
+        """Add a row; all have one shape and type."""
+        if self._file is None:
+            self._file = self._beside.open("wb")
+            self._row = row
+            self._write_header(self._file)
+        self._file.write(np.ascontiguousarray(row).data)
+        self.n_rows += 1
+
+    def commit(self) -> None:
+        """Write the number of rows into the header, and rename the file."""
+        if self._file is not None:
+            self._file.seek(0)
+            self._write_header(self._file)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.close()
+            self._beside.replace(self.path)
+
+    def close(self) -> None:
+        """Close the file, whole or not."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write_header(self, file: BufferedWriter) -> None:
+        # numpy pads the header so that the first axis can grow in place.
+        assert self._row is not None, "written after the first row only"
+        header = {
+            "descr": np.lib.format.dtype_to_descr(self._row.dtype),
+            "fortran_order": False,
+            "shape": (self.n_rows, *self._row.shape),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+
+
+def committed_part(out: Path, number: int) -> pd.DataFrame | None:
+    """Return the index part of a shard that an earlier run committed whole, else None."""
+    try:
+        part = pd.read_parquet(shard_paths(out, number)[2])
+        json.loads(part.attrs["statistics"]), json.loads(part.attrs["rejected"])
+        if len(part) and any(len(values) != len(part) for values in map_shard(out, number)):
+            return None
+    except (OSError, ValueError, KeyError, EOFError, ArrowException):
+        return None  # missing or damaged: it is made again
+    return part
+
+
+def write_shard(
+    out: Path, number: int, jobs: Sequence[Job], config: TileConfig, rasters: Rasters
+) -> pd.DataFrame:
+    """Make a shard's tiles and return its part of the index.
+
+    The part's attributes hold, as JSON, the sums of the pixels and the scenes that failed.
+    """
+    pixels_path, valid_path, part_path = shard_paths(out, number)
+    grid = Grid(config.grid)
+    rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    statistics: BandStatistics | None = None
+    kept, masks = ArrayFile(pixels_path), ArrayFile(valid_path)
+    try:
+        for job in jobs:
+            made = make_tile(job, grid, rasters, failed)
+            if made is None or made[1].mean() <= config.min_valid_share:
+                continue
+            pixels, valid = made
+            statistics = statistics or BandStatistics(len(pixels))
+            statistics.add(pixels, valid)
+            rows.append(_describe(job, grid, number, len(rows), pixels, valid))
+            kept.append(pixels)
+            masks.append(np.packbits(valid, axis=-1))
+        kept.commit()
+        masks.commit()
+    finally:
+        kept.close()
+        masks.close()
+    part = pd.DataFrame(rows, columns=[*INDEX_COLUMNS, "geometry"])
+    part.attrs = {
+        "statistics": json.dumps(statistics.to_json() if statistics else None),
+        "rejected": json.dumps(failed),
+    }
+    beside = part_path.with_suffix(".partial")
+    part.to_parquet(beside)
+    beside.replace(part_path)
+    return part
+
+
+def make_tile(
+    job: Job, grid: Grid, rasters: Rasters, failed: dict[str, str]
+) -> tuple[Pixels, Valid] | None:
+    """Read a tile: the first scene's valid pixels, the gaps filled from the next ones.
+
+    Invalid pixels are 0. A scene that cannot be read there is named in `failed`.
+    """
+    pixels: Pixels | None = None
+    valid: Valid | None = None
+    for scene in job.scenes:
+        try:
+            if job.is_chip:
+                more, more_valid = read_chip(scene, rasters)
+            else:
+                more, more_valid = read_onto(scene, grid.cell(job.cell_id).geobox, rasters)
+        except SceneError as error:
+            failed.setdefault(
+                scene.name, str(error) if job.is_chip else f"{error} at {job.tile_id}"
+            )
+            continue
+        if pixels is None or valid is None:
+            pixels, valid = more, more_valid
+        else:
+            gap = more_valid & ~valid
+            pixels[:, gap] = more[:, gap]
+            valid |= gap
+        if valid.all():
+            break
+    if pixels is None or valid is None:
+        return None
+    pixels[:, ~valid] = 0
+    return pixels, valid
+
+
+def _describe(
+    job: Job, grid: Grid, shard: int, row: int, pixels: Pixels, valid: Valid
+) -> dict[str, Any]:
+    return {
+        "tile_id": job.tile_id,
+        "cell_id": job.cell_id,
+        "period": job.period,
+        "group": job.group,
+        "valid_share": float(valid.mean()),
+        "shard": shard,
+        "row": row,
+        "dates": ",".join(sorted({scene.date for scene in job.scenes if scene.date})),
+        "checksum": checksum_tile(pixels, valid),
+        "geometry": grid.cell(job.cell_id).polygon().wkb if job.has_place else None,
+    }

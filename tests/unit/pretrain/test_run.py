@@ -1,0 +1,380 @@
+"""Pretraining runs: a function of the step, however often they are killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import ecofm
+from ecofm.errors import ArtifactError, ContractError, EcofmError
+from ecofm.pretrain import module as pretrain_module
+from ecofm.pretrain.encoders import WEIGHTS, EncoderConfig
+from ecofm.pretrain.methods import MethodConfig, SimCLRConfig
+from ecofm.pretrain.module import ContrastiveModule, newest_checkpoint, schedule
+from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
+
+Tiny = Callable[..., PretrainConfig]
+STEPS = 6
+
+
+class Killed(Exception):
+    """Stands for whatever ends a run."""
+
+
+def run_config(**changes: Any) -> RunConfig:
+    fields: dict[str, Any] = {
+        "threads": 0, "checkpoint_every": 2, "log_every": 1, "accelerator": "cpu",
+        "torch_threads": 1,
+    }  # fmt: skip
+    return RunConfig(**(fields | changes))
+
+
+def weights(run: Path) -> bytes:
+    return (run / "encoder" / WEIGHTS).read_bytes()
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def kill_at(last: int) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        if done == last:
+            raise Killed
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def archive(make_archive: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("archive") / "archive")
+
+
+@pytest.fixture(scope="module", params=["simclr", "moco"])
+def unbroken(
+    request: pytest.FixtureRequest,
+    archive: Path,
+    tiny: Tiny,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[PretrainConfig, Path]:
+    """A config and the run that nothing interrupted, for each method."""
+    config = tiny(request.param, steps=STEPS)
+    return config, pretrain(
+        [archive], tmp_path_factory.mktemp("unbroken") / "run", config, run_config()
+    )
+
+
+def test_a_run_leaves_encoder_metrics_and_checkpoints(
+    unbroken: tuple[PretrainConfig, Path],
+) -> None:
+    _, run = unbroken
+    encoder, contract = ecofm.load_encoder(run)
+    assert contract.dtype == "uint16" and encoder.dim > 0
+    assert [line["step"] for line in lines(run)] == list(range(1, STEPS + 1))
+    assert all(line["loss"] > 0 and line["embedding_std"] >= 0 for line in lines(run))
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["step-000000002.ckpt", "step-000000004.ckpt"]
+    for path in (run / "checkpoints").iterdir():
+        assert "callbacks" in torch.load(path, weights_only=True)
+    fields = json.loads((run / "encoder" / "config.json").read_text())
+    assert fields["steps"] == STEPS
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("kills", [(3,), (1, 5)], ids=["once", "twice"])
+def test_killed_and_resumed_equals_unbroken(
+    unbroken: tuple[PretrainConfig, Path],
+    archive: Path,
+    tmp_path: Path,
+    threads: int,
+    kills: tuple[int, ...],
+) -> None:
+    config, whole = unbroken
+    for last in kills:
+        with pytest.raises(Killed):
+            pretrain(
+                [archive],
+                tmp_path / "run",
+                config,
+                run_config(threads=threads),
+                progress=kill_at(last),
+            )
+        assert not (tmp_path / "run" / "encoder").exists()
+    pretrain([archive], tmp_path / "run", config, run_config(threads=threads))
+    assert weights(tmp_path / "run") == weights(whole)
+    resumes = [line["step"] for line in lines(tmp_path / "run") if line.get("event") == "resume"]
+    # Killed after the step was made, before its checkpoint.
+    assert resumes == [(last - 1) // 2 * 2 for last in kills if last > 2]
+    by_step = {line["step"]: line for line in lines(tmp_path / "run") if "event" not in line}
+    assert by_step == {line["step"]: line for line in lines(whole)}
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tiny_config import config, run
+from ecofm.pretrain.run import pretrain
+
+def progress(done, total):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+pretrain([Path(sys.argv[1])], Path(sys.argv[2]), config, run, progress=progress)
+"""
+
+
+def test_kill_9_of_a_process_loses_nothing(archive: Path, tiny: Tiny, tmp_path: Path) -> None:
+    config, run = tiny("moco", steps=STEPS), run_config(threads=2)
+    (tmp_path / "tiny_config.py").write_text(
+        "from ecofm.pretrain.encoders import EncoderConfig, Normalization, Pooling\n"
+        "from ecofm.pretrain.methods import MoCoConfig\n"
+        "from ecofm.pretrain.run import PretrainConfig, RunConfig\n"
+        "from ecofm.pretrain.views import ViewConfig\n"
+        f"config = {plain_repr(config)}\nrun = {plain_repr(run)}\n"
+    )
+    command = [sys.executable, "-c", CHILD, str(archive), str(tmp_path / "run"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "run" / "encoder").exists()
+    pretrain([archive], tmp_path / "run", config, run)
+    pretrain([archive], tmp_path / "whole", config, run)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def plain_repr(config: Any) -> str:
+    """The code that makes a config again: dataclasses and enums write themselves nearly so."""
+    import re
+
+    return re.sub(r"<(\w+\.\w+): [^>]*>", r"\1", repr(config))
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(
+    unbroken: tuple[PretrainConfig, Path],
+    archive: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config, whole = unbroken
+    with pytest.raises(Killed):
+        pretrain([archive], tmp_path / "run", config, run_config(), progress=kill_at(5))
+    newest = tmp_path / "run" / "checkpoints" / "step-000000004.ckpt"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    pretrain([archive], tmp_path / "run", config, run_config())
+    said = capsys.readouterr().err
+    assert f"{newest} is damaged" in said and "resumed at step 2" in said
+    assert weights(tmp_path / "run") == weights(whole)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flipped_bytes_never_break_the_search_for_a_checkpoint(tmp_path: Path, seed: int) -> None:
+    import random
+
+    torch.save({"state": torch.arange(8), "step": 2}, tmp_path / "step-000000002.ckpt")
+    damaged = bytearray((tmp_path / "step-000000002.ckpt").read_bytes())
+    generator = random.Random(seed)
+    for _ in range(40):
+        damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+    (tmp_path / "step-000000004.ckpt").write_bytes(bytes(damaged))
+    found = newest_checkpoint(tmp_path)
+    assert found is not None and found.name in ("step-000000002.ckpt", "step-000000004.ckpt")
+
+
+def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path) is None
+    (tmp_path / "step-000000002.ckpt").write_bytes(b"no checkpoint")
+    (tmp_path / ".step-000000004.ckpt.partial").write_bytes(b"half")
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
+    """A checkpoint that would run code on loading is damaged for us."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "bang",))
+
+    torch.save({"state": Bomb()}, tmp_path / "step-000000002.ckpt")
+    assert newest_checkpoint(tmp_path) is None and not (tmp_path / "bang").exists()
+
+
+def test_the_same_call_again_is_done(
+    unbroken: tuple[PretrainConfig, Path], archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, run = unbroken
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    # How a run is carried out may change; what it is may not.
+    pretrain([archive], run, config, run_config(threads=2, checkpoint_every=3))
+    assert "is done already" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_another_run_in_the_folder_is_refused_unless_overwritten(
+    archive: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    run = pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
+    before = weights(run)
+    with pytest.raises(ArtifactError, match="another config.*--overwrite"):
+        pretrain([archive], run, tiny(steps=0, seed=1), run_config())
+    assert weights(run) == before
+    pretrain([archive], run, tiny(steps=0, seed=1), run_config(), overwrite=True)
+    assert weights(run) != before
+
+
+def test_other_archives_are_refused(
+    make_archive: Callable[..., Path], archive: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    run = pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
+    other = make_archive(tmp_path / "other", seed=1)
+    with pytest.raises(ArtifactError, match="another inputs"):
+        pretrain([archive, other], run, tiny(steps=0), run_config())
+
+
+def test_a_folder_with_other_files_is_left_alone(archive: Path, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("important")
+    for overwrite in (False, True):
+        with pytest.raises(ArtifactError, match="no run"):
+            pretrain([archive], tmp_path / "mine", tiny(), run_config(), overwrite=overwrite)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match="file"):
+        pretrain([archive], tmp_path / "file", tiny(), run_config())
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"run"'])
+def test_a_damaged_run_record_is_bad_data(
+    archive: Path, tiny: Tiny, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"run"):
+        pretrain([archive], tmp_path / "run", tiny(), run_config())
+
+
+def test_one_period_is_warned_of(
+    make_archive: Callable[..., Path],
+    tiny: Tiny,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    single = make_archive(tmp_path / "single", periods=("2019",))
+    pretrain([single], tmp_path / "run", tiny(steps=1), run_config())
+    assert "warning: no cell has two periods" in capsys.readouterr().err
+    pretrain([make_archive(tmp_path / "two")], tmp_path / "run2", tiny(steps=1), run_config())
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_no_steps_write_the_random_encoder(archive: Path, tiny: Tiny, tmp_path: Path) -> None:
+    first = pretrain([archive], tmp_path / "a", tiny(steps=0), run_config())
+    again = pretrain([archive], tmp_path / "b", tiny("moco", steps=0), run_config())
+    other = pretrain([archive], tmp_path / "c", tiny(steps=0, seed=1), run_config())
+    assert weights(first) == weights(again) != weights(other)
+    assert not (first / "metrics.jsonl").exists()
+
+
+def test_several_archives_are_pooled(
+    make_archive: Callable[..., Path], archive: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    chips = make_archive(tmp_path / "chips", grid="none", n_cells=5, seed=3)
+    run = pretrain([archive, chips], tmp_path / "run", tiny(steps=2), run_config())
+    _, contract = ecofm.load_encoder(run)
+    means = [
+        json.loads((p / "manifest.json").read_text())["contract"]["mean"] for p in (archive, chips)
+    ]
+    for pooled, first, second in zip(contract.mean, *means, strict=True):
+        assert pooled == pytest.approx((12 * first + 5 * second) / 17)
+    assert sorted(json.loads((run / "run.json").read_text())["inputs"]) == ["archive0", "archive1"]
+
+
+@pytest.mark.parametrize("other", [{"bands": ("B02", "B03", "B04", "B11")}, {"dtype": "int16"}])
+def test_archives_that_differ_are_refused(
+    make_archive: Callable[..., Path],
+    archive: Path,
+    tiny: Tiny,
+    tmp_path: Path,
+    other: dict[str, Any],
+) -> None:
+    with pytest.raises(ContractError, match=f"differ in {next(iter(other))}"):
+        pretrain([archive, make_archive(tmp_path / "other", **other)], tmp_path / "run", tiny())
+    with pytest.raises(ArtifactError, match="16, 16"):
+        pretrain([archive, make_archive(tmp_path / "small", tile_px=16)], tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps": -1}, {"batch_size": 1}, {"learning_rate": 0.0}, {"seed": -1}, {"seed": 2**32}],
+)
+def test_unusable_values_are_wrong_arguments(tiny: Tiny, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"needed|expected"):
+        tiny(**wrong)
+
+
+def test_the_bare_method_and_unknown_backbones_leave_nothing(
+    archive: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    for wrong in ({"method": MethodConfig()}, {"encoder": EncoderConfig(backbone="no_such_net")}):
+        with pytest.raises(ValueError, match=r"no method|no_such_net"):
+            pretrain([archive], tmp_path / "run", tiny(**wrong), run_config())
+    pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    archive: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    normal = pretrain_module.draw_parameters
+
+    def spoil(*args: Any, **key: Any) -> Any:
+        drawn = normal(*args, **key)
+        if key["step"] == 2:
+            drawn.offset.fill_(torch.nan)
+        return drawn
+
+    monkeypatch.setattr(pretrain_module, "draw_parameters", spoil)
+    with pytest.raises(EcofmError, match="nan at step 3"):
+        pretrain([archive], tmp_path / "run", tiny(), run_config())
+    assert not (tmp_path / "run" / "encoder").exists()
+    for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+def test_torch_threads_are_given_back(archive: Path, tiny: Tiny, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    pretrain([archive], tmp_path / "run", tiny(steps=1), run_config(torch_threads=3))
+    assert torch.get_num_threads() == before
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    rates = [schedule(step, 100, 10) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == 1 and rates[10] == 1
+    assert rates[100] == pytest.approx(0) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert schedule(0, 5, 0) == 1 and 0 <= schedule(3, 5, 50) < 1
+
+
+def test_norms_and_biases_are_not_decayed(archive: Path, tiny: Tiny) -> None:
+    from ecofm.pretrain.encoders import Encoder
+    from ecofm.pretrain.methods import build_method
+    from ecofm.pretrain.views import ViewConfig
+    from ecofm.tiles.archive import open_archives
+
+    opened, contract = open_archives([archive])
+    method = build_method(
+        SimCLRConfig(hidden_dim=8, projection_dim=4), Encoder(tiny().encoder, contract)
+    )
+    module = ContrastiveModule(
+        method, ViewConfig(), opened, batch_size=4, seed=0, steps=4, warmup_steps=1,
+        learning_rate=1e-3, weight_decay=0.1, threads=0,
+    )  # fmt: skip
+    decayed, free = module.configure_optimizers().param_groups
+    assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
+    assert {p.ndim for p in free["params"]} == {1} and min(p.ndim for p in decayed["params"]) > 1

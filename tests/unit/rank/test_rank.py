@@ -1,0 +1,332 @@
+"""The ranker: what it learns, what it must not depend on, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+
+from ecofm.artifact import Draft, read_manifest
+from ecofm.compare import import_files
+from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.rank.heads import RankConfig, fit_heads
+from ecofm.rank.items import pair_items, read_members
+from ecofm.rank.run import load_ranker, rank
+
+N_TILES, DIM = 150, 12
+QUICK = RankConfig(n_heads=4, tile_pairs=8)
+TILE_IDS = [f"{i:03d}.png@none" for i in range(N_TILES)]
+random = np.random.default_rng(0)
+MATRIX = random.normal(size=(N_TILES, DIM)).astype(np.float32) * np.linspace(0.5, 5, DIM) + 3
+TRUTH = ((MATRIX - 3) / np.linspace(0.5, 5, DIM)) @ random.normal(size=DIM)
+TRUTH = (TRUTH - TRUTH.mean()) / TRUTH.std()
+
+
+def write_embeddings(
+    out: Path, matrix: np.ndarray, tile_ids: list[str], encoder: str = "0"
+) -> Path:
+    names = [tile_id.split("@")[0] for tile_id in tile_ids]
+    columns = {"tile_id": tile_ids, "cell_id": names, "period": "none", "group": ""}
+    index = gpd.GeoDataFrame(
+        columns | {"valid_share": 1.0}, geometry=gpd.GeoSeries([None] * len(names), crs="EPSG:4326")
+    )
+    draft = Draft(out, stage="embeddings", config={}, inputs={"encoder": encoder})
+    draft.extra = {"dim": matrix.shape[1], "attribution": "none"}
+    with draft as folder:
+        index.to_parquet(folder / "index.parquet")
+        np.save(folder / "embeddings.npy", matrix.astype(np.float32))
+    return out
+
+
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_embeddings(tmp_path_factory.mktemp("rank") / "embeddings", MATRIX, TILE_IDS)
+
+
+def judge(n: int, *, noise: float = 0.3, n_annotators: int = 3, seed: int = 1) -> pd.DataFrame:
+    """Comparisons of tiles by annotators who see the true score with noise."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(n):
+        left, right = generator.choice(N_TILES, 2, replace=False)
+        seen = TRUTH[left] - TRUTH[right] + noise * generator.standard_normal()
+        outcome = "tie" if abs(seen) < 0.1 else "left" if seen > 0 else "right"
+        rows.append((f"a{number % n_annotators}", TILE_IDS[left], TILE_IDS[right], outcome))
+    return pd.DataFrame(rows, columns=["annotator", "left", "right", "outcome"])
+
+
+def fit(out: Path, embeddings: Path, table: pd.DataFrame, **more: Any) -> np.ndarray:
+    """Scores of all tiles by each head after a fit to a table."""
+    table.to_csv(out.with_suffix(".csv"), index=False)
+    config = more.pop("config", QUICK)
+    rank([embeddings], out.with_suffix(".csv"), out, config, **more)
+    return load_ranker(out)[0].predict(MATRIX)
+
+
+def test_a_linear_score_is_recovered_from_noisy_comparisons(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    heads = fit(tmp_path / "ranker", embeddings, judge(1200))
+    assert heads.shape == (4, N_TILES)
+    assert spearmanr(heads.mean(axis=0), TRUTH)[0] > 0.9
+    manifest = read_manifest(tmp_path / "ranker", "ranker")
+    assert manifest["n_comparisons"] == 1200 and manifest["n_annotators"] == 3
+    assert manifest["n_items"] == N_TILES and 0 < manifest["held_out_loss"] < np.log(3)
+
+
+def test_intervals_are_wider_after_fewer_comparisons(embeddings: Path, tmp_path: Path) -> None:
+    config = RankConfig(n_heads=12, decays=(1e-2,))
+    few, many = (
+        fit(tmp_path / str(n), embeddings, judge(n, n_annotators=8), config=config)
+        for n in (120, 3000)
+    )
+    assert few.std(axis=0).mean() > 1.5 * many.std(axis=0).mean()
+
+
+def test_the_same_call_gives_the_same_bytes_or_is_done(
+    embeddings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = judge(100)
+    first, again, other = (
+        fit(tmp_path / name, embeddings, table, config=RankConfig(n_heads=3, seed=seed))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert (first == again).all() and not np.allclose(first, other)
+    capsys.readouterr()
+    fit(tmp_path / "a", embeddings, table, config=RankConfig(n_heads=3, seed=0))
+    assert "is done already" in capsys.readouterr().err
+    with pytest.raises(ArtifactError, match="--overwrite"):
+        fit(tmp_path / "a", embeddings, table, config=RankConfig(n_heads=3, seed=1))
+
+
+def heads_of(table: pd.DataFrame) -> np.ndarray:
+    from ecofm.rank.heads import build_basis
+
+    basis = build_basis(MATRIX.astype(np.float64), DIM)
+    pairs = pair_items(table, pd.Series(TILE_IDS), None)
+    return fit_heads(MATRIX, basis, pairs, QUICK).predict(MATRIX)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 1000), share=st.sampled_from([0.3, 1.0]))
+def test_swapping_sides_changes_no_score(seed: int, share: float) -> None:
+    table = judge(80, seed=seed)
+    turned = table.copy()
+    chosen = np.random.default_rng(seed).random(len(table)) <= share
+    turned.loc[chosen, ["left", "right"]] = table.loc[chosen, ["right", "left"]].to_numpy()
+    swap = {"left": "right", "right": "left", "tie": "tie"}
+    turned.loc[chosen, "outcome"] = table.loc[chosen, "outcome"].map(swap)
+    assert np.allclose(heads_of(turned), heads_of(table))
+
+
+def test_turning_every_answer_round_turns_the_scores_round() -> None:
+    table = judge(150)
+    opposite = table.assign(
+        outcome=table["outcome"].map({"left": "right", "right": "left", "tie": "tie"})
+    )
+    assert np.allclose(heads_of(opposite), -heads_of(table), atol=1e-3)
+
+
+def test_skips_order_and_names_of_annotators_change_nothing() -> None:
+    table = judge(80)
+    skips = table.assign(outcome="skip").iloc[:30]
+    shuffled = pd.concat([skips, table.sample(frac=1, random_state=0)], ignore_index=True)
+    renamed = shuffled.assign(annotator="x" + shuffled["annotator"])
+    assert np.allclose(heads_of(renamed), heads_of(table))
+
+
+def test_annotators_who_say_the_same_change_nothing() -> None:
+    """A second annotator who repeats the first leaves the score; it only takes off his noise."""
+    config = RankConfig(n_heads=2, decays=(1e-2,))
+    from ecofm.rank.heads import build_basis
+
+    basis = build_basis(MATRIX.astype(np.float64), DIM)
+    one = judge(200, n_annotators=1)
+    copies = [pd.concat([one.assign(annotator=f"a{i}") for i in range(n)]) for n in (2, 5)]
+    found = [
+        fit_heads(MATRIX, basis, pair_items(t, pd.Series(TILE_IDS), None), config).predict(MATRIX)
+        for t in copies
+    ]
+    assert np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_scores_are_anchored_over_the_items() -> None:
+    table = judge(300)
+    items = sorted({*table["left"], *table["right"]})
+    scores = heads_of(table)[:, [TILE_IDS.index(item) for item in items]]
+    assert np.allclose(scores.mean(axis=1), 0, atol=1e-6)
+    assert np.allclose(scores.std(axis=1), 1, atol=1e-6)
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Path:
+    """Ten items, the tenths of the true order, `00` the lowest."""
+    item = np.argsort(np.argsort(TRUTH)) * 10 // N_TILES
+    table = pd.DataFrame({"tile_id": TILE_IDS, "item": [f"{i:02d}" for i in item]})
+    table.to_csv(tmp_path / "members.csv", index=False)
+    return tmp_path / "members.csv"
+
+
+def test_clusters_are_ranked_through_their_members(
+    embeddings: Path, members: Path, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.csv"
+    answers.write_text("annotator,ordering\nada,9>8>7>6>5>4>3>2>1>0\nbo,9=8>7>6=5>4>3>2>0>1\n")
+    for kind in ("csv", "parquet", "clusters"):
+        given = members
+        if kind == "parquet":
+            given = members.with_suffix(".parquet")
+            pd.read_csv(members, dtype=str).to_parquet(given)
+        elif kind == "clusters":
+            given = tmp_path / "clusters"
+            with Draft(given, stage="clusters", config={}, inputs={}) as folder:
+                table = pd.read_csv(members, dtype=str).assign(distance=0.0)
+                table.to_parquet(folder / "clusters.parquet")
+        out = rank([embeddings], answers, tmp_path / f"ranker-{kind}", QUICK, members=given)
+        scores = load_ranker(out)[0].predict(MATRIX).mean(axis=0)
+        assert spearmanr(scores, TRUTH)[0] > 0.9, kind
+        assert load_ranker(out)[1]["n_items"] == 10
+
+
+def test_a_store_serves_as_comparisons(embeddings: Path, tmp_path: Path) -> None:
+    judge(60).to_csv(tmp_path / "answers.csv", index=False)
+    import_files([tmp_path / "answers.csv"], tmp_path / "store.sqlite")
+    out = rank([embeddings], tmp_path / "store.sqlite", tmp_path / "ranker", QUICK)
+    assert load_ranker(out)[1]["n_comparisons"] > 50
+
+
+HEADER = "annotator,left,right,outcome\n"
+A, B = TILE_IDS[:2]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (f"a,{A},{B},left\na,{A},nowhere,left\na,elsewhere,{B},tie\n", "2 of 4 items.*'elsewhere'"),
+        (f"a,{A},{B},skip\n", "nothing can be learned"),
+        (f"a,{A},{A},left\n", "compared with itself"),
+        ("", "answers"),
+        (f"a,{A},{B},better\n", "outcome"),
+    ],
+    ids=["unknown", "skips", "itself", "empty", "outcome"],
+)
+def test_unusable_comparisons_are_one_sentence(
+    embeddings: Path, tmp_path: Path, answers: str, said: str
+) -> None:
+    (tmp_path / "answers.csv").write_text(HEADER + answers)
+    with pytest.raises(ComparisonError, match=said):
+        rank([embeddings], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.csv"]
+
+
+def test_one_pair_of_items_is_enough(embeddings: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").write_text(f"{HEADER}a,{A},{B},left\n")
+    out = rank([embeddings], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    scores = load_ranker(out)[0].predict(MATRIX)
+    assert np.isfinite(scores).all() and scores[:, 0].mean() > scores[:, 1].mean()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("tile_id,item\nnowhere.png@none,0\nelsewhere.png@none,1\n", "items are neither"),
+        ("tile,cluster\na,1\n", "expected tile_id, item"),
+        ("", "cannot be read"),
+        ("tile_id,item\n", "items are neither"),
+        (f"tile_id,item\n{A},\n{B},1\n", "item"),
+    ],
+    ids=["no embedded member", "columns", "empty file", "no row", "no name"],
+)
+def test_unusable_members_are_one_sentence(
+    embeddings: Path, tmp_path: Path, content: str, said: str
+) -> None:
+    (tmp_path / "answers.csv").write_text("annotator,ordering\na,1>0\n")
+    (tmp_path / "members.csv").write_text(content)
+    with pytest.raises(ComparisonError, match=said):
+        rank([embeddings], tmp_path / "answers.csv", tmp_path / "ranker", QUICK,
+             members=tmp_path / "members.csv")  # fmt: skip
+    assert not (tmp_path / "ranker").exists()
+
+
+def test_missing_and_damaged_members_are_one_sentence(stages: Any, tmp_path: Path) -> None:
+    with pytest.raises(ComparisonError, match="does not exist"):
+        read_members(tmp_path / "nowhere.csv")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(ComparisonError, match="cannot be read"):
+        read_members(tmp_path / "bad.parquet")
+    (tmp_path / "binary.csv").write_bytes(b"tile_id,item\n\xff\xfe\x00,1\n")
+    with pytest.raises(ComparisonError, match="cannot be read"):
+        read_members(tmp_path / "binary.csv")
+    with pytest.raises(ArtifactError, match="holds embeddings, expected clusters"):
+        read_members(stages.embeddings)
+    clusters = shutil.copytree(stages.clusters, tmp_path / "clusters")
+    (clusters / "clusters.parquet").write_bytes(b"")
+    with pytest.raises((ArtifactError, ComparisonError), match="clusters"):
+        read_members(clusters)
+    (clusters / "clusters.parquet").unlink()
+    with pytest.raises((ArtifactError, ComparisonError), match="clusters"):
+        read_members(clusters)
+
+
+def test_names_match_after_leading_zeros(embeddings: Path, members: Path, tmp_path: Path) -> None:
+    orderings = ("9>05>0", "009>5>000")
+    found = []
+    for number, ordering in enumerate(orderings):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(f"annotator,ordering\na,{ordering}\n")
+        rank([embeddings], path, tmp_path / f"r{number}", QUICK, members=members)
+        found.append(load_ranker(tmp_path / f"r{number}")[0].weights)
+    assert np.array_equal(*found)
+
+
+def test_embeddings_that_are_not_finite_are_refused(embeddings: Path, tmp_path: Path) -> None:
+    spoilt = MATRIX.copy()
+    spoilt[7, 3] = np.nan
+    bad = write_embeddings(tmp_path / "embeddings", spoilt, TILE_IDS)
+    judge(20).to_csv(tmp_path / "answers.csv", index=False)
+    with pytest.raises(ArtifactError, match=f"not finite, first {TILE_IDS[7]}"):
+        rank([bad], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    assert not (tmp_path / "ranker").exists()
+
+
+def test_constant_embeddings_do_not_break_the_fit(tmp_path: Path) -> None:
+    flat = write_embeddings(tmp_path / "embeddings", np.ones((N_TILES, DIM)), TILE_IDS)
+    judge(50).to_csv(tmp_path / "answers.csv", index=False)
+    out = rank([flat], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    assert np.isfinite(load_ranker(out)[0].predict(MATRIX)).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:-8]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.unlink(),
+    ],
+)
+def test_a_damaged_ranker_is_refused(
+    stages: Any, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    out = shutil.copytree(stages.ranker, tmp_path / "ranker")
+    damage(out / "ranker.safetensors")
+    with pytest.raises(ArtifactError, match="ecofm rank"):
+        load_ranker(out)
+    with pytest.raises(ArtifactError, match="holds scores, expected ranker"):
+        load_ranker(stages.scores)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_heads": 1}, {"components": 0}, {"tile_pairs": 0}, {"decays": ()}]
+)
+def test_unusable_values_are_wrong_arguments(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="needed"):
+        RankConfig(**wrong)
