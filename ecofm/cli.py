@@ -33,6 +33,7 @@ def build_app() -> App:
         version=__version__,
         help="Measure economic development from Sentinel-2, with people in the loop.",
         default_parameter=None,
+        suppress_keyboard_interrupt=False,
     )
     for verb, text in VERBS.items():
         app.command(f"ecofm.verbs.{verb}:{verb}", name=verb, help=text)

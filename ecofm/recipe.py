@@ -41,7 +41,8 @@ def read_recipe(name: str) -> PretrainConfig:
             if method not in METHODS:
                 raise ValueError(f"method {method!r} is not known; choose {' or '.join(METHODS)}.")
             config.method = METHODS[method]()
-    return _apply(config, fields)
+    applied: PretrainConfig = _apply(config, fields)
+    return applied
 
 
 def _apply(config: Any, fields: Any) -> Any:

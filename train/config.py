@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,19 @@ from ecofm.rank.heads import RankConfig
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 
 
+class WandbMode(Enum):
+    """Whether Weights & Biases is used, and whether over the network."""
+
+    disabled = "disabled"
+    offline = "offline"
+    online = "online"
+
+
 @dataclass(kw_only=True)
 class WandbConfig:
     """Where Weights & Biases mirrors metrics.jsonl."""
 
-    mode: str = "disabled"
+    mode: WandbMode = WandbMode.disabled
     """disabled, offline or online."""
     project: str = "ecofm"
     """Project name."""
@@ -93,8 +102,11 @@ def to_entry(config: DictConfig) -> Any:
 
 
 def to_paths(value: Any) -> list[Path]:
-    """Return a list of folders from one folder or several."""
-    return [Path(value)] if isinstance(value, str) else [Path(str(item)) for item in value]
+    """Return a list of folders from one folder or several; ValueError when there is none."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError("an empty list of folders was given, as in archive=[]; name one at least.")
+    return [Path(str(item)) for item in values]
 
 
 def pick(entry: Any, kind: type) -> Any:

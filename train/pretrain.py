@@ -10,7 +10,15 @@ from omegaconf import DictConfig
 
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.types import progress_bar
-from train.config import CONFIGS, PretrainEntry, pick, register, to_entry, to_paths
+from train.config import (
+    CONFIGS,
+    PretrainEntry,
+    WandbMode,
+    pick,
+    register,
+    to_entry,
+    to_paths,
+)
 from train.door import at_the_door
 
 register()
@@ -35,7 +43,7 @@ def main(config: DictConfig) -> None:
 
 def build_loggers(entry: PretrainEntry) -> list[Any]:
     """Return a wandb logger when it is asked for; the run's id is its folder's name."""
-    if entry.wandb.mode == "disabled":
+    if entry.wandb.mode is WandbMode.disabled:
         return []
     from pytorch_lightning.loggers import WandbLogger
 
@@ -46,7 +54,7 @@ def build_loggers(entry: PretrainEntry) -> list[Any]:
             name=name,
             id=name,
             resume="allow",
-            offline=entry.wandb.mode == "offline",
+            offline=entry.wandb.mode is WandbMode.offline,
             save_dir=entry.out,
         )
     ]

@@ -88,6 +88,11 @@ class RunConfig:
     torch_threads: int | None = None
     """Threads of torch itself; None keeps torch's own choice."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.threads < 0 or min(self.checkpoint_every, self.log_every) < 1:
+            raise ValueError("threads >= 0, checkpoint_every >= 1 and log_every >= 1 are needed.")
+
 
 def pretrain(
     archives: Sequence[Path],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ class RankConfig:
     """How much of what varies between periods of one cell is taken for noise; 0 to 1."""
     tile_pairs: int = 64
     """Member pairs drawn for each pair of items."""
-    decays: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    decays: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
     """Ridge penalties that held-out items choose from."""
     folds: int = 5
     """Folds of items for that choice."""

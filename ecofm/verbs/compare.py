@@ -29,6 +29,8 @@ def import_(*file: Path, store: Path) -> None:
         file: CSV or Parquet: annotator, left, right, outcome or annotator, ordering.
         store: The store; it is made when it does not exist.
     """
+    if not file:
+        raise ValueError("name the files to import, CSV or Parquet.")
     found = compare.import_files(file, store)
     say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
 

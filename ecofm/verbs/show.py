@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ecofm.artifact import MADE_BY, MANIFEST, read_json
+from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
 from ecofm.errors import ArtifactError
 from ecofm.maps.pictures import draw_scores, draw_true_colour, save_picture, stretch_true_colour
 from ecofm.tiles.archive import open_archive
@@ -32,10 +32,11 @@ def show(path: Path, *, out: Path | None = None) -> None:
     folder = path / "encoder" if (path / "encoder" / MANIFEST).is_file() else path
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{path} is no artifact: it has no {MANIFEST}.")
-    manifest = read_json(folder / MANIFEST)
-    stage = str(manifest.get("stage"))
+    found = read_json(folder / MANIFEST)
+    stage = str(found.get("stage")) if isinstance(found, dict) else "none"
     if stage not in MADE_BY:
         raise ArtifactError(f"{path} was made by stage {stage}, which this ecofm does not know.")
+    manifest = read_manifest(folder, stage)
     pictures = out or path.parent / f"{path.resolve().name}-pictures"
     print(f"{path}: {stage}, made by `{MADE_BY[stage]}` of ecofm {manifest.get('ecofm')}")
     for name in sorted(set(manifest) - {"schema", "stage", "ecofm", "inputs"}):

@@ -33,6 +33,8 @@ def tile(
         overwrite: Replace another archive that OUT holds.
         strict: Exit with 1 when any input was left out.
     """
+    if not path:
+        raise ValueError("name the scenes, or folders that hold them.")
     run_tile(path, out, config or TileConfig(), overwrite=overwrite, progress=progress_bar("tile"))
     archive = open_archive(out)
     periods = ", ".join(archive.periods)

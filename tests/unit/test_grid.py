@@ -46,6 +46,7 @@ def area_m2(geobox: GeoBox) -> float:
     x = geobox.affine.a * corners[:, 0] + geobox.affine.c
     y = geobox.affine.e * corners[:, 1] + geobox.affine.f
     lon, lat = Transformer.from_crs(str(geobox.crs), 4326, always_xy=True).transform(x, y)
+    lon = lon[0] + (np.asarray(lon) - lon[0] + 180) % 360 - 180
     local = f"+proj=laea +lat_0={np.mean(lat)} +lon_0={np.mean(lon)} +ellps=WGS84"
     x, y = Transformer.from_crs(4326, local, always_xy=True).transform(lon, lat)
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)

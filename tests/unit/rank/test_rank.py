@@ -84,7 +84,7 @@ def test_a_linear_score_is_recovered_from_noisy_comparisons(
 
 
 def test_intervals_are_wider_after_fewer_comparisons(embeddings: Path, tmp_path: Path) -> None:
-    config = RankConfig(n_heads=12, decays=(1e-2,))
+    config = RankConfig(n_heads=12, decays=[1e-2])
     few, many = (
         fit(tmp_path / str(n), embeddings, judge(n, n_annotators=8), config=config)
         for n in (120, 3000)
@@ -146,7 +146,7 @@ def test_skips_order_and_names_of_annotators_change_nothing() -> None:
 
 def test_annotators_who_say_the_same_change_nothing() -> None:
     """A second annotator who repeats the first leaves the score; it only takes off his noise."""
-    config = RankConfig(n_heads=2, decays=(1e-2,))
+    config = RankConfig(n_heads=2, decays=[1e-2])
     from ecofm.rank.heads import build_basis
 
     basis = build_basis(MATRIX.astype(np.float64), DIM)
@@ -325,7 +325,7 @@ def test_a_damaged_ranker_is_refused(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_heads": 1}, {"components": 0}, {"tile_pairs": 0}, {"decays": ()}]
+    "wrong", [{"n_heads": 1}, {"components": 0}, {"tile_pairs": 0}, {"decays": []}]
 )
 def test_unusable_values_are_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needed"):
