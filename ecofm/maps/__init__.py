@@ -1,0 +1,1 @@
+"""Maps: scores, change between periods, and their pictures."""

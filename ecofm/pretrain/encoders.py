@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -109,15 +110,18 @@ class Encoder(nn.Module):
         return (pixels.float() - centre).div_(spread).mul_(valid[:, None])
 
     def encode(
-        self, images: Float[Tensor, "batch band height width"]
+        self,
+        images: Float[Tensor, "batch band height width"],
+        valid: Bool[Tensor, "batch height width"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
-        """Embed normalised images."""
+        """Embed normalised images; `stages` pooling looks past invalid pixels where it is told."""
+        images = images.contiguous(memory_format=torch.channels_last)
         if self.config.pooling is Pooling.last:
             return cast(Tensor, self.backbone(images)).float()
-        stages = self.backbone(images.contiguous(memory_format=torch.channels_last))
-        # In fp32: a spread is the difference of two near numbers.
-        flat = [stage.float().flatten(2) for stage in stages]
-        pooled = [p for s in flat for p in (s.mean(-1), (s.var(-1, correction=0) + 1e-6).log() / 2)]
+        pooled: list[Tensor] = []
+        for stage in self.backbone(images):
+            weight = None if valid is None else _share_valid(valid, stage)
+            pooled.extend(_pool(stage.float(), weight))
         return torch.cat(pooled, dim=1)
 
     def forward(
@@ -126,7 +130,24 @@ class Encoder(nn.Module):
         valid: Bool[Tensor, "batch height width"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Embed stored pixels."""
-        return self.encode(self.normalize(pixels, valid))
+        return self.encode(self.normalize(pixels, valid), valid)
+
+
+def _share_valid(valid: Tensor, stage: Tensor) -> Tensor:
+    """Return each place's weight in a stage, (batch, 1, height, width), with sum 1."""
+    height, width = stage.shape[2:]
+    share = F.adaptive_avg_pool2d(valid[:, None].float(), (height, width)) + 1e-6
+    return share / share.sum(dim=(2, 3), keepdim=True)
+
+
+def _pool(stage: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return mean and log spread over space, in fp32: a spread is a small difference."""
+    if weight is None:
+        mean, square = stage.mean(dim=(2, 3)), stage.square().mean(dim=(2, 3))
+    else:
+        mean = (stage * weight).sum(dim=(2, 3))
+        square = (stage.square() * weight).sum(dim=(2, 3))
+    return mean, ((square - mean.square()).clamp(min=0) + 1e-6).log() / 2
 
 
 def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int]:
@@ -138,6 +159,7 @@ def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int
     options: dict[str, Any] = {"in_chans": n_bands}
     if config.width != 1:
         options["channels"] = tuple(max(1, int(n * config.width)) for n in RESNET_CHANNELS)
+        options["stem_width"] = max(8, int(RESNET_STEM * config.width))
     if config.pooling is Pooling.last:
         options["num_classes"] = 0
         if config.backbone.startswith("vit_"):

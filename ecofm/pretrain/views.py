@@ -152,10 +152,10 @@ def cut_windows(
     valid: Bool[Tensor, "batch height width"],
     parameters: ViewParameters,
 ) -> tuple[Tensor, Tensor, ViewParameters]:
-    """Return the windows that the views lie in, (batch, band, side, side) as stored, their valid
-    masks, and the affines from the views to the windows.
+    """Return the windows that the views lie in, their valid masks, and the affines to them.
 
-    Converting and normalising only what a view shows saves most of the work on large tiles.
+    Windows are (batch, band, height, width) as stored. Converting and normalising only what a
+    view shows saves most of the work on large tiles.
     """
     size = torch.tensor([pixels.shape[3], pixels.shape[2]])
     matrix, centre = parameters.spatial[:, :, :2], parameters.spatial[:, :, 2]

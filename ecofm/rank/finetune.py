@@ -143,7 +143,9 @@ def _tune(
     for step in range(config.steps):
         left, right, counts = _draw_pairs(pairs, config, step)
         tiles = {t: _read(archives, t, damaged) for t in np.union1d(left, right).tolist()}
-        whole = [tiles[a] is not None and tiles[b] is not None for a, b in zip(left, right, strict=True)]
+        whole = [
+            tiles[a] is not None and tiles[b] is not None for a, b in zip(left, right, strict=True)
+        ]
         counts = counts[whole]
         if not len(counts):
             continue

@@ -47,7 +47,9 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     spent = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert done.stderr.strip() == "[]"
@@ -115,7 +117,9 @@ def empty_file(source: Path, folder: Path) -> Path:
 def another_stage(source: Path, folder: Path) -> Path:
     out = folder / "report"
     out.mkdir()
-    (out / "manifest.json").write_text('{"schema": 1, "stage": "report", "config": {}, "inputs": {}}')
+    (out / "manifest.json").write_text(
+        '{"schema": 1, "stage": "report", "config": {}, "inputs": {}}'
+    )
     return out
 
 
@@ -139,7 +143,9 @@ FOLDER_FAULTS: dict[str, Callable[[Path, Path], Path]] = {
     "no manifest at all": edit_manifest(lambda text: "[]"),
     "binary manifest": edit_manifest(lambda text: "\0\1\2"),
     "bare manifest": edit_manifest(
-        lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k in ("schema", "stage")})
+        lambda text: json.dumps(
+            {k: v for k, v in json.loads(text).items() if k in ("schema", "stage")}
+        )
     ),
     "a file": empty_file,
 }
@@ -282,7 +288,9 @@ def test_left_out_tiles_are_counted_last_and_strict_makes_them_1(
                tmp_path / "whole", "--strict") == 0  # fmt: skip
 
 
-def test_an_unreadable_scene_is_left_out_and_strict_makes_it_1(tmp_path: Path, capsys: Said) -> None:
+def test_an_unreadable_scene_is_left_out_and_strict_makes_it_1(
+    tmp_path: Path, capsys: Said
+) -> None:
     from PIL import Image
 
     chips = tmp_path / "chips"
@@ -304,7 +312,9 @@ def test_a_broken_disk_is_one_sentence(
         raise OSError(28, "No space left on device", str(tmp_path / "out"))
 
     monkeypatch.setattr("ecofm.embed.np.lib.format.open_memmap", full)
-    code = run("embed", "--archive", stages.archive, "--encoder", stages.encoder, "--out", tmp_path / "out")
+    code = run(
+        "embed", "--archive", stages.archive, "--encoder", stages.encoder, "--out", tmp_path / "out"
+    )
     assert code == 1 and "No space left on device" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -316,7 +326,9 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ecofm.embed._embed_tiles", stop)
-    code = run("embed", "--archive", stages.archive, "--encoder", stages.encoder, "--out", tmp_path / "out")
+    code = run(
+        "embed", "--archive", stages.archive, "--encoder", stages.encoder, "--out", tmp_path / "out"
+    )
     assert code == 130 and "interrupted" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

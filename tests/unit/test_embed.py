@@ -98,7 +98,7 @@ def test_an_archive_without_a_whole_tile_is_refused_and_leaves_nothing(
     archive = make_archive(tmp_path / "in" / "archive", n_cells=2, periods=("2019",))
     for row in range(2):
         damage(archive, row)
-    with pytest.raises(EcofmError, match="no tile of .*archive can be read"):
+    with pytest.raises(EcofmError, match=r"no tile of .*archive can be read"):
         embed([archive], stages.encoder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 

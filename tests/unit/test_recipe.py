@@ -33,7 +33,7 @@ def test_every_header_says_command_cost_and_metric(name: str) -> None:
 
 def test_unknown_recipes_are_told_the_known_ones() -> None:
     for wrong in ("nothing", "../base", "base.yaml", ""):
-        with pytest.raises(ValueError, match="there are: .*base"):
+        with pytest.raises(ValueError, match=r"there are: .*base"):
             read_recipe(wrong)
 
 
@@ -44,7 +44,9 @@ def test_differences_land_in_their_fields(folder: Path) -> None:
     )
     found = read_recipe("mine")
     assert isinstance(found.method, MoCoConfig) and found.method.queue == 64
-    assert found.steps == 7 and found.learning_rate == 1.0 and isinstance(found.learning_rate, float)
+    assert (
+        found.steps == 7 and found.learning_rate == 1.0 and isinstance(found.learning_rate, float)
+    )
     assert found.encoder.normalization.value == "tile" and found.encoder.width == 2.0
     assert found.views == PretrainConfig().views
 

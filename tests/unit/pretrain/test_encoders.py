@@ -163,7 +163,7 @@ def test_damaged_encoders_are_refused_by_name(saved: Path, damage: Callable[[Pat
 
 
 def test_what_is_no_encoder_is_refused(tmp_path: Path, saved: Path) -> None:
-    with pytest.raises(ArtifactError, match="does not exist.*ecofm pretrain"):
+    with pytest.raises(ArtifactError, match=r"does not exist.*ecofm pretrain"):
         ecofm.load_encoder(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match="ecofm pretrain"):

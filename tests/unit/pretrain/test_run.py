@@ -222,7 +222,7 @@ def test_another_run_in_the_folder_is_refused_unless_overwritten(
 ) -> None:
     run = pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
     before = weights(run)
-    with pytest.raises(ArtifactError, match="another config.*--overwrite"):
+    with pytest.raises(ArtifactError, match=r"another config.*--overwrite"):
         pretrain([archive], run, tiny(steps=0, seed=1), run_config())
     assert weights(run) == before
     pretrain([archive], run, tiny(steps=0, seed=1), run_config(), overwrite=True)

@@ -110,7 +110,7 @@ def test_clusters_stand_for_their_members(stages: Any, tmp_path: Path) -> None:
         members=stages.clusters,
     )  # fmt: skip
     assert load_ranker(out / "ranker")[1]["n_items"] == 3
-    with pytest.raises(ArtifactError, match="encoder holds encoder of another.*--overwrite"):
+    with pytest.raises(ArtifactError, match=r"encoder holds encoder of another.*--overwrite"):
         finetune([stages.archive], stages.encoder, tmp_path / "orderings.csv", out, config(),
                  members=change_members(stages, tmp_path))  # fmt: skip
 

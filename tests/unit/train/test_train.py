@@ -192,7 +192,15 @@ def test_a_bug_keeps_its_traceback() -> None:
 
 
 def test_a_wrong_key_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "train.rank", "embeddings=a", "comparisons=b", "out=c", "heads=3"]
+    command = [
+        sys.executable,
+        "-m",
+        "train.rank",
+        "embeddings=a",
+        "comparisons=b",
+        "out=c",
+        "heads=3",
+    ]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
         text=True, check=False,
