@@ -35,12 +35,15 @@ class PairDataset(Dataset[np.ndarray]):
     """What most people write: one pair an index, collated by the DataLoader."""
 
     def __init__(self, archive: Archive, pairs: np.ndarray) -> None:
+        """Take the archive and the pairs to read, (pair, 2) tile indices."""
         self.archive, self.pairs = archive, pairs
 
     def __len__(self) -> int:
+        """Return the number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        """Return a pair's pixels: (2, band, height, width)."""
         return np.stack([self.archive.read(int(tile))[0] for tile in self.pairs[index]])
 
 

@@ -342,12 +342,11 @@ def test_a_bug_of_ours_keeps_its_traceback(stages: Any, monkeypatch: pytest.Monk
         run("show", stages.archive)
 
 
-@pytest.mark.parametrize("fault", FOLDER_FAULTS)
+# show takes every stage, and of a bare manifest what there is.
+@pytest.mark.parametrize("fault", sorted({*FOLDER_FAULTS} - {"another stage", "bare manifest"}))
 def test_show_refuses_what_it_cannot_show(
     stages: Any, tmp_path: Path, capsys: Said, fault: str
 ) -> None:
-    if fault in ("another stage", "bare manifest"):
-        pytest.skip("show takes every stage")
     spoilt = FOLDER_FAULTS[fault](stages.scores, tmp_path)
     code = run("show", spoilt)
     error = capsys.readouterr().err

@@ -94,9 +94,8 @@ def test_scores_that_are_not_finite_are_refused(stages: Any, tmp_path: Path) -> 
 
 def cells(grid: str, names: list[str]) -> gpd.GeoDataFrame:
     values = np.arange(len(names), dtype=float)
-    columns = {
-        "cell_id": names, "period": "2019", "score": values, "lower": values - 1, "upper": values + 2,
-    }  # fmt: skip
+    columns = {"cell_id": names, "period": "2019", "score": values}
+    columns |= {"lower": values - 1, "upper": values + 2}
     shapes = [Grid(grid).cell(name).polygon() for name in names]
     return gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
 

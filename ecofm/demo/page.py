@@ -1,0 +1,98 @@
+"""report.html: one file, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+
+from ecofm.artifact import write_text
+
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+img{max-width:100%;height:auto;border:1px solid #ddd}
+pre{overflow-x:auto;background:#f6f6f6;padding:1rem;font-size:13px}
+figure{margin:1.5rem 0}figcaption{color:#555}
+"""
+
+
+Picture = Figure | Image.Image | Path
+
+
+def encode_png(picture: Picture) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
+    if isinstance(picture, Path):
+        return picture.read_bytes()
+    buffer = io.BytesIO()
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png", dpi=110)
+    else:
+        picture.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+@dataclass(slots=True)
+class Page:
+    """A report that grows by sections and is written as one file."""
+
+    title: str
+    lead: str
+    parts: list[str] = field(default_factory=list)
+
+    def add_figure(self, title: str, caption: str, picture: Picture) -> None:
+        """Add a picture under a heading."""
+        data = base64.b64encode(encode_png(picture)).decode("ascii")
+        title, caption = html.escape(title), html.escape(caption)
+        self.parts.append(
+            f'<h2>{title}</h2><figure><img alt="{title}: {caption}" '
+            f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
+        )
+
+    def add_text(self, title: str, text: str) -> None:
+        """Add preformatted text under a heading."""
+        self.parts.append(f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>")
+
+    def write(self, path: Path) -> None:
+        """Write the page."""
+        title = html.escape(self.title)
+        body = "\n".join(self.parts)
+        write_text(
+            path,
+            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+            f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
+            f"<body><h1>{title}</h1><p>{html.escape(self.lead)}</p>{body}</body></html>\n",
+        )
+
+
+def draw_overview(pictures: list[Picture], path: Path, height_px: int = 480) -> None:
+    """Write some pictures side by side, scaled to one height."""
+    images = [Image.open(io.BytesIO(encode_png(p))).convert("RGB") for p in pictures]
+    scaled = [image.resize((image.width * height_px // image.height, height_px)) for image in images]
+    whole = Image.new("RGB", (sum(image.width for image in scaled), height_px), "white")
+    for number, image in enumerate(scaled):
+        whole.paste(image, (sum(before.width for before in scaled[:number]), 0))
+    whole.save(path, optimize=True)
+
+
+def draw_cluster_sheet(clusters: Path, scores: pd.DataFrame, shown: int = 12) -> Image.Image:
+    """Return the exemplars of up to `shown` clusters, from the lowest mean score to the highest."""
+    table = pd.read_parquet(clusters / "clusters.parquet")
+    means = table.merge(scores, on="tile_id").groupby("item")["score"].mean().sort_values()
+    step = max(1, (len(means) - 1) / max(1, min(shown, len(means)) - 1))
+    chosen = [means.index[round(i * step)] for i in range(min(shown, len(means)))]
+    columns, side, label = 4, 240, 22
+    rows = -(-len(chosen) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * (side + label)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, item in enumerate(chosen):
+        x, y = place % columns * side, place // columns * (side + label)
+        exemplars = Image.open(clusters / "exemplars" / f"{item}.png")
+        sheet.paste(exemplars.resize((side - 6, side - 6)), (x + 3, y + label))
+        draw.text((x + 6, y + 4), f"cluster {item}, mean score {means[item]:+.2f}", fill="black")
+    return sheet

@@ -1,0 +1,230 @@
+"""The same chain on real imagery: mosaics of an area, clusters of chips that people ordered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+
+from ecofm.benchmark.benchmark import BenchmarkConfig, benchmark
+from ecofm.benchmark.proxies import read_proxies
+from ecofm.benchmark.report import summary_table
+from ecofm.cluster import ClusterConfig, cluster
+from ecofm.compare import export as export_comparisons
+from ecofm.compare import import_files, write_consensus
+from ecofm.compare.orderings import normalize_item
+from ecofm.demo.page import Page, draw_cluster_sheet
+from ecofm.embed import embed
+from ecofm.errors import ComparisonError, EcofmError, SceneError
+from ecofm.maps.change import ChangeConfig, change
+from ecofm.maps.pictures import draw_scores, draw_true_colour
+from ecofm.maps.scores import score
+from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
+from ecofm.rank.heads import RankConfig
+from ecofm.rank.run import rank
+from ecofm.recipe import read_recipe
+from ecofm.tiles.archive import Archive, open_archive
+from ecofm.tiles.ingest import TileConfig, tile
+from ecofm.types import progress_bar, say
+
+MOSAIC = "S2_RGB_*.tif"
+UNINHABITED = "22"
+TARGET = "floor_area_2014_m2"
+RIVALS = ("siscore_{period}", "siscore_mean", "viirs_2016", "viirs_2019")
+N_CLUSTERS = 20
+
+
+def demo_real(
+    data: Path,
+    out: Path,
+    *,
+    pretraining: PretrainConfig | None = None,
+    run: RunConfig | None = None,
+) -> Path:
+    """Run the whole chain on real imagery and return the path of report.html.
+
+    The encoder sees the area's mosaics and all chips, the ranker the annotators' orderings of
+    the chips' clusters; proxies are read at the end, to check. Raises SceneError or
+    ComparisonError when the folder lacks what the chain cannot do without.
+    """
+    areas = find_areas(data)
+    clusters, annotated = data / "nk_clusters", data / "nk_annotated"
+    if not clusters.is_dir():
+        raise SceneError(f"{clusters} does not exist; expected folders of chips, one a cluster.")
+    find_orderings(data)
+    mosaics = [path for area in areas for path in sorted(area.glob(MOSAIC))]
+    chips = [folder for folder in (clusters, annotated) if folder.is_dir()]
+    tile(mosaics, out / "archive", TileConfig(grid="xyz:14"), progress=progress_bar("tile area"))
+    tile(chips, out / "chips", TileConfig(grid="none"), progress=progress_bar("tile chips"))
+    archives = [out / "archive", out / "chips"]
+    pretrain(
+        archives,
+        out / "run",
+        pretraining or read_recipe("rgb8_demo"),
+        run or RunConfig(precision="bf16-mixed"),
+        progress=progress_bar("pretrain"),
+        recipe="rgb8_demo",
+    )
+    for name in ("archive", "chips"):
+        embed([out / name], out / "run", out / f"embeddings_{name}", progress=progress_bar("embed"))
+    archive = open_archive(out / "archive")
+    cluster(
+        [out / "embeddings_archive"],
+        out / "clusters",
+        ClusterConfig(k=max(2, min(N_CLUSTERS, archive.n_tiles // 8))),
+        archives=[out / "archive"],
+    )
+    prepare_comparisons(data, out)
+    rank(
+        [out / "embeddings_chips", out / "embeddings_archive"],
+        out / "comparisons.csv",
+        out / "ranker",
+        RankConfig(),
+        members=out / "members.csv",
+    )
+    score([out / "embeddings_archive"], out / "ranker", out / "scores", cog=True)
+    page = Page(
+        f"ecofm: {', '.join(area.name for area in areas)}",
+        f"{archive.attribution}. No proxy entered training; they stand here to check against.",
+    )
+    table = check(data, out, page)
+    draw_page(out, archive, page)
+    print(table)
+    say(f"{out / 'report.html'}: the report, one file with its pictures inside")
+    return out / "report.html"
+
+
+def find_areas(data: Path) -> list[Path]:
+    """Return the folders that hold `S2_RGB_{period}.tif` mosaics: DATA's own or those below it."""
+    if not data.is_dir():
+        raise SceneError(f"{data} does not exist; give a folder with mosaics and chips.")
+    folders = [data, *sorted(path for path in data.iterdir() if path.is_dir())]
+    areas = [folder for folder in folders if any(folder.glob(MOSAIC))]
+    if not areas:
+        raise SceneError(f"{data} has no folder with mosaics named S2_RGB_PERIOD.tif.")
+    return areas
+
+
+def find_orderings(data: Path) -> Path:
+    """Return the table of the annotators' orderings; raises ComparisonError when it is not there."""
+    source = data / "nk_clusters" / "orderings.csv"
+    if not source.is_file():
+        raise ComparisonError(f"{source} does not exist; expected columns annotator, ordering.")
+    return source
+
+
+def prepare_comparisons(data: Path, out: Path) -> None:
+    """Write members.csv and comparisons.csv: the orderings, and the uninhabited chips below all."""
+    source = find_orderings(data)
+    index = open_archive(out / "chips").index
+    in_clusters = index["cell_id"].str.startswith("nk_clusters/") | (
+        not (data / "nk_annotated").is_dir()
+    )
+    chips = index[in_clusters]
+    members = pd.DataFrame(
+        {"tile_id": chips["tile_id"], "item": chips["group"].map(normalize_item)}
+    )
+    uninhabited = find_uninhabited(data, index)
+    orderings = pd.read_csv(source, dtype=str)
+    if "ordering" not in orderings:
+        raise ComparisonError(f"{source} has no column ordering; expected annotator, ordering.")
+    if len(uninhabited):
+        extra = pd.DataFrame({"tile_id": uninhabited, "item": UNINHABITED})
+        members = pd.concat([members, extra])
+        orderings["ordering"] = orderings["ordering"].map(place_below)
+    else:
+        say("warning: no chip is labelled uninhabited by all; the lowest class is missing.")
+    members.to_csv(out / "members.csv", index=False)
+    orderings.to_csv(out / "orderings.csv", index=False)
+    store = out / "comparisons.sqlite"
+    import_files([out / "orderings.csv"], store)
+    export_comparisons(store, out / "comparisons.csv")
+    write_consensus(store, out / "consensus.csv")
+
+
+def place_below(ordering: str) -> str:
+    """Return an ordering with the uninhabited class below all, unless it is placed already."""
+    items = ordering.replace("=", ">").split(">")
+    named = {normalize_item(item.strip()) for item in items}
+    return ordering if UNINHABITED in named else f"{ordering}>{UNINHABITED}"
+
+
+def find_uninhabited(data: Path, index: gpd.GeoDataFrame) -> list[str]:
+    """Return the tile ids of the annotated chips that all annotators labelled uninhabited."""
+    labels_file = data / "nk_annotated" / "labels.csv"
+    if not labels_file.is_file():
+        return []
+    labels = pd.read_csv(labels_file)
+    if not {"image_id", "uninhabited"} <= set(labels.columns):
+        raise ComparisonError(f"{labels_file} lacks columns image_id, uninhabited.")
+    agreed = {int(image) for image in labels["image_id"][labels["uninhabited"] >= 1]}
+    chips = index[index["cell_id"].str.startswith("nk_annotated/")]
+    return [
+        tile_id
+        for tile_id, cell_id in zip(chips["tile_id"], chips["cell_id"], strict=True)
+        if Path(cell_id).stem.isdigit() and int(Path(cell_id).stem) in agreed
+    ]
+
+
+def check(data: Path, out: Path, page: Page) -> str:
+    """Benchmark the scores where there are proxies for them; return the table to print."""
+    proxies = data / "nk_tables" / "tiles.csv.gz"
+    if not proxies.is_file():
+        return f"no benchmark: {proxies} does not exist."
+    table = read_proxies(proxies).table
+    scored = gpd.read_parquet(out / "scores" / "scores.parquet")["cell_id"]
+    if TARGET not in table or not set(scored) & set(table["unit"]):
+        return f"no benchmark: {proxies} has no {TARGET} for the area's cells."
+    periods = open_archive(out / "archive").periods
+    rivals = [
+        rival for rival in RIVALS if any(rival.format(period=period) in table for period in periods)
+    ]
+    benchmark(
+        out / "scores",
+        proxies,
+        out / "benchmark",
+        None,
+        [out / "archive"],
+        BenchmarkConfig(targets=[TARGET], beside=rivals),
+    )
+    text = summary_table(out / "benchmark" / "report.json")
+    page.add_text("Scores against floor area", text)
+    return text
+
+
+def draw_page(out: Path, archive: Archive, page: Page) -> None:
+    """Add the maps, and the change between the first and the last period where there are two."""
+    scores = gpd.read_parquet(out / "scores" / "scores.parquet")
+    first, last = archive.periods[0], archive.periods[-1]
+    attribution = archive.attribution
+    page.add_figure(
+        "True colour", f"Imagery of {last}.", draw_true_colour(archive, last, "True colour")
+    )
+    for period in archive.periods:
+        page.add_figure(
+            f"Score {period}",
+            "Development as the ranker scores it.",
+            draw_scores(scores, period, f"Score {period}", attribution),
+        )
+    page.add_figure(
+        "Clusters",
+        "Tiles nearest to the centre of clusters, from the lowest mean score to the highest.",
+        draw_cluster_sheet(out / "clusters", scores),
+    )
+    if first == last:
+        say(f"no change map: {first} is the only period.")
+        page.add_text("Change", f"{first} is the only period, so there is no change to map.")
+    else:
+        try:
+            change(out / "scores", first, last, out / "change", ChangeConfig())
+        except EcofmError as error:
+            say(f"no change map: {error}")
+            page.add_text("Change", f"There is no change map: {error}")
+        else:
+            page.add_figure(
+                "Change",
+                f"Change of score from {first} to {last}; faded cells may be noise.",
+                out / "change" / "change.png",
+            )
+    page.write(out / "report.html")
