@@ -73,7 +73,7 @@ class Page:
 def draw_overview(pictures: list[Picture], path: Path, height_px: int = 480) -> None:
     """Write some pictures side by side, scaled to one height."""
     images = [Image.open(io.BytesIO(encode_png(p))).convert("RGB") for p in pictures]
-    scaled = [image.resize((image.width * height_px // image.height, height_px)) for image in images]
+    scaled = [i.resize((i.width * height_px // i.height, height_px)) for i in images]
     whole = Image.new("RGB", (sum(image.width for image in scaled), height_px), "white")
     for number, image in enumerate(scaled):
         whole.paste(image, (sum(before.width for before in scaled[:number]), 0))

@@ -107,7 +107,7 @@ def find_areas(data: Path) -> list[Path]:
 
 
 def find_orderings(data: Path) -> Path:
-    """Return the table of the annotators' orderings; raises ComparisonError when it is not there."""
+    """Return the table of the annotators' orderings; ComparisonError when there is none."""
     source = data / "nk_clusters" / "orderings.csv"
     if not source.is_file():
         raise ComparisonError(f"{source} does not exist; expected columns annotator, ordering.")

@@ -208,9 +208,7 @@ def write_page(out: Path, country: CountryConfig) -> Path:
     )  # fmt: skip
     page.add_text("Scores against the synthetic census", check_census(out))
     page.write(out / "report.html")
-    draw_overview(
-        [true_colour, scored, out / "change" / "change.png"], out / "overview.png"
-    )
+    draw_overview([true_colour, scored, out / "change" / "change.png"], out / "overview.png")
     print(table)
     say(f"{out / 'report.html'}: the report, one file with its pictures inside")
     return out / "report.html"
