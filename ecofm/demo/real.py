@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from ecofm.benchmark.benchmark import BenchmarkConfig, benchmark
@@ -12,7 +13,7 @@ from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.report import summary_table
 from ecofm.cluster import ClusterConfig, cluster
 from ecofm.compare import export as export_comparisons
-from ecofm.compare import import_files, write_consensus
+from ecofm.compare import import_files, read_comparisons, write_consensus
 from ecofm.compare.orderings import normalize_item
 from ecofm.demo.page import Page, draw_cluster_sheet
 from ecofm.embed import embed
@@ -22,6 +23,7 @@ from ecofm.maps.pictures import draw_scores, draw_true_colour
 from ecofm.maps.scores import score
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.rank.heads import RankConfig
+from ecofm.rank.items import pair_items
 from ecofm.rank.run import rank
 from ecofm.recipe import read_recipe
 from ecofm.tiles.archive import Archive, open_archive
@@ -33,6 +35,7 @@ UNINHABITED = "22"
 TARGET = "floor_area_2014_m2"
 RIVALS = ("siscore_{period}", "siscore_mean", "viirs_2016", "viirs_2019")
 N_CLUSTERS = 20
+N_LABEL_PAIRS = 400
 
 
 def demo_real(
@@ -57,6 +60,7 @@ def demo_real(
     chips = [folder for folder in (clusters, annotated) if folder.is_dir()]
     tile(mosaics, out / "archive", TileConfig(grid="xyz:14"), progress=progress_bar("tile area"))
     tile(chips, out / "chips", TileConfig(grid="none"), progress=progress_bar("tile chips"))
+    prepare_comparisons(data, out)
     archives = [out / "archive", out / "chips"]
     pretrain(
         archives,
@@ -75,7 +79,6 @@ def demo_real(
         ClusterConfig(k=max(2, min(N_CLUSTERS, archive.n_tiles // 8))),
         archives=[out / "archive"],
     )
-    prepare_comparisons(data, out)
     rank(
         [out / "embeddings_chips", out / "embeddings_archive"],
         out / "comparisons.csv",
@@ -115,56 +118,85 @@ def find_orderings(data: Path) -> Path:
 
 
 def prepare_comparisons(data: Path, out: Path) -> None:
-    """Write members.csv and comparisons.csv: the orderings, and the uninhabited chips below all."""
+    """Write members.csv and comparisons.csv from the orderings and the labels of chips.
+
+    Chips that all annotators labelled uninhabited are one more item, below all others. The
+    labels are a weak order too: they become comparisons of pairs of chips. Raises
+    ComparisonError when an item has no chips, before any training.
+    """
     source = find_orderings(data)
     index = open_archive(out / "chips").index
-    in_clusters = index["cell_id"].str.startswith("nk_clusters/") | (
-        not (data / "nk_annotated").is_dir()
-    )
+    labels = read_labels(data, index)
+    in_clusters = ~index["cell_id"].str.startswith("nk_annotated/")
     chips = index[in_clusters]
-    members = pd.DataFrame(
-        {"tile_id": chips["tile_id"], "item": chips["group"].map(normalize_item)}
-    )
-    uninhabited = find_uninhabited(data, index)
-    orderings = pd.read_csv(source, dtype=str)
-    if "ordering" not in orderings:
-        raise ComparisonError(f"{source} has no column ordering; expected annotator, ordering.")
+    items = chips["group"].map(normalize_item)
+    members = pd.DataFrame({"tile_id": chips["tile_id"], "item": items})
+    said = read_comparisons(source)
+    uninhabited = labels["tile_id"][labels["uninhabited"] >= 1]
     if len(uninhabited):
         extra = pd.DataFrame({"tile_id": uninhabited, "item": UNINHABITED})
-        members = pd.concat([members, extra])
-        orderings["ordering"] = orderings["ordering"].map(place_below)
+        members = pd.concat([members, extra], ignore_index=True)
+        said = place_below(said)
     else:
         say("warning: no chip is labelled uninhabited by all; the lowest class is missing.")
     members.to_csv(out / "members.csv", index=False)
-    orderings.to_csv(out / "orderings.csv", index=False)
+    said.to_csv(out / "orderings.csv", index=False)
+    compare_labels(labels).to_csv(out / "labels.csv", index=False)
+    sources = [out / "orderings.csv", *([out / "labels.csv"] if len(labels) else [])]
     store = out / "comparisons.sqlite"
-    import_files([out / "orderings.csv"], store)
+    import_files(sources, store)
     export_comparisons(store, out / "comparisons.csv")
-    write_consensus(store, out / "consensus.csv")
+    write_consensus(out / "orderings.csv", out / "consensus.csv")
+    pair_items(read_comparisons(out / "comparisons.csv"), index["tile_id"], members)
 
 
-def place_below(ordering: str) -> str:
-    """Return an ordering with the uninhabited class below all, unless it is placed already."""
-    items = ordering.replace("=", ">").split(">")
-    named = {normalize_item(item.strip()) for item in items}
-    return ordering if UNINHABITED in named else f"{ordering}>{UNINHABITED}"
+def place_below(said: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons with the uninhabited class below every item of each annotator.
+
+    Annotators who placed it themselves are left alone.
+    """
+    rows = []
+    for annotator, own in said.groupby("annotator"):
+        judged = sorted({*own["left"], *own["right"]})
+        if UNINHABITED not in judged:
+            rows += [(annotator, item, UNINHABITED, "left") for item in judged]
+    return pd.concat([said, pd.DataFrame(rows, columns=said.columns)], ignore_index=True)
 
 
-def find_uninhabited(data: Path, index: gpd.GeoDataFrame) -> list[str]:
-    """Return the tile ids of the annotated chips that all annotators labelled uninhabited."""
+def read_labels(data: Path, index: gpd.GeoDataFrame) -> pd.DataFrame:
+    """Return tile_id, urban, rural, uninhabited of the annotated chips; empty without labels."""
     labels_file = data / "nk_annotated" / "labels.csv"
+    columns = ["urban", "rural", "uninhabited"]
     if not labels_file.is_file():
-        return []
-    labels = pd.read_csv(labels_file)
-    if not {"image_id", "uninhabited"} <= set(labels.columns):
-        raise ComparisonError(f"{labels_file} lacks columns image_id, uninhabited.")
-    agreed = {int(image) for image in labels["image_id"][labels["uninhabited"] >= 1]}
+        return pd.DataFrame(columns=["tile_id", *columns])
+    try:
+        labels = pd.read_csv(labels_file)
+        labels = labels[["image_id", *columns]].astype(float).dropna()
+    except (KeyError, ValueError) as error:
+        raise ComparisonError(
+            f"{labels_file} cannot be read ({error}); expected numbers in image_id, urban, rural, "
+            "uninhabited."
+        ) from error
     chips = index[index["cell_id"].str.startswith("nk_annotated/")]
-    return [
-        tile_id
-        for tile_id, cell_id in zip(chips["tile_id"], chips["cell_id"], strict=True)
-        if Path(cell_id).stem.isdigit() and int(Path(cell_id).stem) in agreed
-    ]
+    stems = chips["cell_id"].map(lambda cell_id: Path(cell_id).stem)
+    numbered = chips["tile_id"][stems.str.isdigit()]
+    by_image = pd.Series(numbered.to_numpy(), index=stems[stems.str.isdigit()].astype(int))
+    labels["tile_id"] = labels["image_id"].map(by_image)
+    return labels.dropna()[["tile_id", *columns]]
+
+
+def compare_labels(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return comparisons of random pairs of labelled chips: urban before rural before neither."""
+    level = 2 * labels["urban"].to_numpy() + labels["rural"].to_numpy()
+    names = labels["tile_id"].to_numpy()
+    drawn = np.random.default_rng(0).integers(0, max(len(names), 1), (N_LABEL_PAIRS, 2))
+    rows = []
+    for left, right in drawn.tolist() if len(names) > 1 else []:
+        if left != right:
+            gap = level[left] - level[right]
+            outcome = "tie" if gap == 0 else "left" if gap > 0 else "right"
+            rows.append(("labels", names[left], names[right], outcome))
+    return pd.DataFrame(rows, columns=["annotator", "left", "right", "outcome"])
 
 
 def check(data: Path, out: Path, page: Page) -> str:

@@ -23,9 +23,9 @@ class RankConfig:
     """Seed of member pairs, folds and resampling."""
     n_heads: int = 10
     """Heads of the ensemble, each fitted to resampled annotators and members."""
-    components: int = 32
+    components: int = 64
     """Directions of the embeddings that the heads see."""
-    invariance: float = 0.95
+    invariance: float = 0.8
     """How much of what varies between periods of one cell is taken for noise; 0 to 1."""
     tile_pairs: int = 64
     """Member pairs drawn for each pair of items."""
