@@ -92,11 +92,12 @@ class Plan:
 def find_rasters(paths: Sequence[Path]) -> dict[str, Path]:
     """Return image files by their name relative to the given folders, sorted.
 
-    With several folders the names begin with the folder's own name. Raises SceneError for a path
+    When the paths lie in several folders, the names begin with the folder's own name. Raises SceneError for a path
     that is missing or holds no image.
     """
     found: dict[str, Path] = {}
     places: set[str] = set()
+    roots = {absolute(path if path.is_dir() else path.parent) for path in paths}
     for path in paths:
         if not path.exists():
             raise SceneError(f"{path} does not exist; give a folder or files of imagery.")
@@ -105,7 +106,7 @@ def find_rasters(paths: Sequence[Path]) -> dict[str, Path]:
         if not images:
             raise SceneError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}).")
         root = path if path.is_dir() else path.parent
-        prefix = f"{absolute(path).name}/" if path.is_dir() and len(paths) > 1 else ""
+        prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
         for image in images:
             if str(absolute(image)) in places:
                 continue

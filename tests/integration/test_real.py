@@ -71,8 +71,10 @@ def test_every_cell_is_scored_and_checked(two_periods: Path) -> None:
     text = (two_periods / "report.html").read_text()
     assert "data:image" in text and "Copernicus Sentinel" in text
     assert (two_periods / "change" / "change.parquet").is_file()
-    orderings = pd.read_csv(two_periods / "orderings.csv", dtype=str)["ordering"]
-    assert orderings.str.endswith("22").all()
+    said = pd.read_csv(two_periods / "orderings.csv", dtype=str)
+    lowest = said[said["right"] == "22"]
+    assert lowest.groupby("annotator")["left"].nunique().tolist() == [22] * 10
+    assert (lowest["outcome"] == "left").all() and "22" not in set(said["left"])
 
 
 def test_one_period_and_no_proxies_leave_out_what_needs_them(

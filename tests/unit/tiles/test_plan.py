@@ -93,7 +93,16 @@ def test_folders_of_one_name_are_refused(tmp_path: Path, paint: Any) -> None:
 
 def test_an_image_given_twice_is_one(tmp_path: Path, paint: Any) -> None:
     path = paint.chip(tmp_path / "in" / "a.png")
-    assert list(find_rasters([tmp_path / "in", tmp_path / "in", path])) == ["in/a.png"]
+    assert list(find_rasters([tmp_path / "in", tmp_path / "in", path])) == ["a.png"]
+
+
+def test_files_of_the_same_name_in_several_folders_keep_their_folder(
+    tmp_path: Path, paint: Any
+) -> None:
+    paths = [paint.chip(tmp_path / area / "S2_RGB_2019.png") for area in ("north", "south")]
+    found = find_rasters(paths)
+    assert list(found) == ["north/S2_RGB_2019.png", "south/S2_RGB_2019.png"]
+    assert list(found.values()) == paths
 
 
 def test_links_keep_the_user_s_names_and_lost_ones_are_named(tmp_path: Path, paint: Any) -> None:
