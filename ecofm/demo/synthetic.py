@@ -125,7 +125,7 @@ def ask_annotators(out: Path, seed: int) -> None:
     store = out / "comparisons.sqlite"
     compare.import_files([out / "orderings.csv", out / "tile_comparisons.csv"], store)
     compare.export(store, out / "comparisons.csv")
-    compare.write_consensus(store, out / "consensus.csv")
+    compare.write_consensus(out / "orderings.csv", out / "consensus.csv")
 
 
 def read_truth(out: Path) -> pd.DataFrame:

@@ -92,8 +92,8 @@ class Plan:
 def find_rasters(paths: Sequence[Path]) -> dict[str, Path]:
     """Return image files by their name relative to the given folders, sorted.
 
-    When the paths lie in several folders, the names begin with the folder's own name. Raises SceneError for a path
-    that is missing or holds no image.
+    When the paths lie in several folders, the names begin with the folder's own name. Raises
+    SceneError for a path that is missing or holds no image.
     """
     found: dict[str, Path] = {}
     places: set[str] = set()

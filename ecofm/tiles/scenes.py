@@ -208,7 +208,7 @@ def read_scene(
             dtype=dtype,
             offset=_offset_of(tags),
             shape_px=dataset.shape,
-            synthetic=any("synthetic" in str(value).lower() for value in tags.values()),
+            synthetic="synthetic" in " ".join([*tags, *tags.values()]).lower(),
         )
 
 

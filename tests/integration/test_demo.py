@@ -43,6 +43,12 @@ def test_scenes_are_removed_and_scores_cover_the_country(out):
     assert (scores["lower"] <= scores["score"]).all() and (scores["score"] <= scores["upper"]).all()
 
 
+def test_nothing_synthetic_is_attributed_to_copernicus(out):
+    manifests = [path.read_text() for path in out.rglob("manifest.json")]
+    assert any("Synthetic imagery" in text for text in manifests)
+    assert not any("Copernicus" in text for text in manifests)
+
+
 def test_the_ranker_is_never_told_about_held_out_districts(out):
     truth = pd.read_parquet(out / "country" / "truth.parquet")
     held_out = set((truth["cell_id"] + "@" + truth["period"])[truth["held_out"]])
