@@ -24,6 +24,7 @@ from ecofm.benchmark.proxies import (
 )
 from ecofm.benchmark.report import write_report
 from ecofm.errors import EcofmError
+from ecofm.maps.change import read_scores
 from ecofm.types import progress_bar, say
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def benchmark(
     value is the area-weighted mean over its cells. The mean of periods is over cells scored in
     all of them. Raises EcofmError when nothing can be compared.
     """
-    table = read_scores(scores)
+    table = read_scores(scores).rename(columns={"score": OURS})
+    table = table[["tile_id", "cell_id", "period", OURS, "geometry"]]
     proxy = read_proxies(proxies)
     inputs = {"scores": hash_input(scores), "proxies": hash_input(proxies)}
     inputs |= {"regions": hash_input(regions)} if regions else {}
@@ -94,22 +96,6 @@ def benchmark(
         write_report(folder, outcomes, refused, attribution)
     say(f"{len(outcomes)} comparisons; {len(refused)} left out, named in report.md.")
     return out
-
-
-def read_scores(folder: Path) -> gpd.GeoDataFrame:
-    """Return the scores, our column named OURS; raises EcofmError when they are not finite."""
-    read_manifest(folder, "scores")
-    path = folder / "scores.parquet"
-    try:
-        table = gpd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
-    n_broken = int(table["score"].isna().sum())
-    if n_broken or table.empty:
-        raise EcofmError(
-            f"{path} has {n_broken} missing of {len(table)} scores; run `ecofm score` again."
-        )
-    return table.rename(columns={"score": OURS})[["tile_id", "cell_id", "period", OURS, "geometry"]]
 
 
 def add_baselines(table: gpd.GeoDataFrame, paths: list[Path]) -> tuple[gpd.GeoDataFrame, str]:

@@ -146,8 +146,8 @@ def draw_map(result: gpd.GeoDataFrame, config: ChangeConfig, attribution: str, p
 def read_scores(folder: Path) -> gpd.GeoDataFrame:
     """Return the table of a scores artifact.
 
-    Raises ArtifactError for another artifact, EcofmError for scores that are not finite or a
-    cell that is scored twice in a period.
+    Raises ArtifactError for another artifact, EcofmError for scores that are missing or not
+    finite, or a cell that is scored twice in a period.
     """
     read_manifest(folder, "scores")
     path = folder / "scores.parquet"
@@ -161,6 +161,8 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
             f"{path} has {len(broken)} scores that are not finite, first of tile "
             f"{broken['tile_id'].iloc[0]}; run `ecofm score` again."
         )
+    if table.empty:
+        raise EcofmError(f"{path} holds no score; run `ecofm score` again.")
     twice = table[table.duplicated(["cell_id", "period"])]
     if len(twice):
         raise EcofmError(
