@@ -1,4 +1,7 @@
-"""The stage `tile`: what goes in, what is left out by name, and the same bytes however often."""
+"""The stage `tile`: what goes in, what is left out by name, and the same bytes however often.
+
+Longer than 400 lines: every case is a few lines over the same fixtures, and they are read together.
+"""
 
 from __future__ import annotations
 
