@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ecofm.demo.real import demo_real
-from ecofm.demo.synthetic import demo_synthetic
-
 
 def demo(*, out: Path = Path("demo"), data: Path | None = None, keep: bool = False) -> None:
     """Run the whole chain and end with report.html.
@@ -20,7 +17,12 @@ def demo(*, out: Path = Path("demo"), data: Path | None = None, keep: bool = Fal
             nk_annotated/, and nk_tables/tiles.csv.gz where there are proxies.
         keep: Keep the synthetic country's scenes (0.6 GB).
     """
+    # Imported here, so that --help does not wait for torch.
     if data is None:
+        from ecofm.demo.synthetic import demo_synthetic
+
         demo_synthetic(out, keep=keep)
     else:
+        from ecofm.demo.real import demo_real
+
         demo_real(data, out)
