@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,20 @@ def hash_file(path: Path) -> str:
 def hash_input(path: Path) -> str:
     """Return the hash that stands for an input: of its manifest, or of the file itself."""
     return hash_file(path / MANIFEST if path.is_dir() else path)
+
+
+def hash_inputs(**named: Path | Sequence[Path] | None) -> dict[str, str]:
+    """Return the hash of each input by its name; the paths of a list are numbered from 0.
+
+    None stands for an input that was not given.
+    """
+    hashes: dict[str, str] = {}
+    for name, given in named.items():
+        if isinstance(given, Path):
+            hashes[name] = hash_input(given)
+        else:
+            hashes |= {f"{name}{n}": hash_input(path) for n, path in enumerate(given or ())}
+    return hashes
 
 
 def write_json(path: Path, value: Any) -> None:

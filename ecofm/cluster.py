@@ -75,8 +75,7 @@ def cluster(
             f"{embeddings[0]} has {len(index)} tiles, fewer than {config.k} clusters; "
             "give a smaller --k or embed more tiles."
         )
-    inputs = {f"embeddings{n}": artifact.hash_input(p) for n, p in enumerate(embeddings)}
-    inputs |= {f"archive{n}": artifact.hash_input(p) for n, p in enumerate(archives)}
+    inputs = artifact.hash_inputs(embeddings=embeddings, archive=archives)
     draft = artifact.Draft(
         out, stage="clusters", config=asdict(config), inputs=inputs, overwrite=overwrite
     )

@@ -93,8 +93,7 @@ def embed(
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
-    inputs = {f"archive{n}": artifact.hash_input(path) for n, path in enumerate(archives)}
-    inputs["encoder"] = artifact.hash_input(encoder_folder(encoder))
+    inputs = artifact.hash_inputs(archive=archives, encoder=encoder_folder(encoder))
     draft = artifact.Draft(out, stage="embeddings", config={}, inputs=inputs, overwrite=overwrite)
     if draft.done:
         say(f"{out} is done already: the same archives and encoder.")

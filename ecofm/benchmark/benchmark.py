@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import geopandas as gpd
 import pandas as pd
 
-from ecofm.artifact import Draft, hash_input, read_manifest
+from ecofm.artifact import Draft, hash_inputs, read_manifest
 from ecofm.benchmark.baselines import image_statistics
 from ecofm.benchmark.contest import OURS, Contest, Outcome, hold
 from ecofm.benchmark.proxies import (
@@ -75,9 +75,7 @@ def benchmark(
     table = read_scores(scores).rename(columns={"score": OURS})
     table = table[["tile_id", "cell_id", "period", OURS, "geometry"]]
     proxy = read_proxies(proxies)
-    inputs = {"scores": hash_input(scores), "proxies": hash_input(proxies)}
-    inputs |= {"regions": hash_input(regions)} if regions else {}
-    inputs |= {f"archive{i}": hash_input(path) for i, path in enumerate(archive or [])}
+    inputs = hash_inputs(scores=scores, proxies=proxies, regions=regions, archive=archive)
     draft = Draft(out, stage="report", config=asdict(config), inputs=inputs, overwrite=overwrite)
     if draft.done:
         say(f"{out} is done already.")

@@ -58,6 +58,14 @@ class Page:
         """Add preformatted text under a heading."""
         self.parts.append(f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>")
 
+    def add_clusters(self, clusters: Path, scores: pd.DataFrame) -> None:
+        """Add the exemplars of clusters, ordered by score."""
+        self.add_figure(
+            "Clusters",
+            "Tiles nearest to the centre of clusters, from the lowest mean score to the highest.",
+            draw_cluster_sheet(clusters, scores),
+        )
+
     def write(self, path: Path) -> None:
         """Write the page."""
         title = html.escape(self.title)

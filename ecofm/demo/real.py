@@ -15,7 +15,7 @@ from ecofm.cluster import ClusterConfig, cluster
 from ecofm.compare import export as export_comparisons
 from ecofm.compare import import_files, read_comparisons, write_consensus
 from ecofm.compare.orderings import normalize_item
-from ecofm.demo.page import Page, draw_cluster_sheet
+from ecofm.demo.page import Page
 from ecofm.embed import embed
 from ecofm.errors import ComparisonError, EcofmError, SceneError
 from ecofm.maps.change import ChangeConfig, change
@@ -239,11 +239,7 @@ def draw_page(out: Path, archive: Archive, page: Page) -> None:
             "Development as the ranker scores it.",
             draw_scores(scores, period, f"Score {period}", attribution),
         )
-    page.add_figure(
-        "Clusters",
-        "Tiles nearest to the centre of clusters, from the lowest mean score to the highest.",
-        draw_cluster_sheet(out / "clusters", scores),
-    )
+    page.add_clusters(out / "clusters", scores)
     if first == last:
         say(f"no change map: {first} is the only period.")
         page.add_text("Change", f"{first} is the only period, so there is no change to map.")

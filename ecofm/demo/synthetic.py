@@ -15,7 +15,7 @@ from ecofm.artifact import MANIFEST
 from ecofm.benchmark.benchmark import BenchmarkConfig, benchmark
 from ecofm.benchmark.report import summary_table
 from ecofm.cluster import ClusterConfig, cluster
-from ecofm.demo.page import Page, draw_cluster_sheet, draw_overview
+from ecofm.demo.page import Page, draw_overview
 from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.maps.change import ChangeConfig, change
@@ -199,11 +199,7 @@ def write_page(out: Path, country: CountryConfig) -> Path:
     scored = draw_scores(scores, last, f"Score {last}")
     page.add_figure("True colour", f"Synthetic imagery, {last}.", true_colour)
     page.add_figure("Score", f"Development as the ranker scores it, {last}.", scored)
-    page.add_figure(
-        "Clusters",
-        "Tiles nearest to the centre of clusters, from the lowest mean score to the highest.",
-        draw_cluster_sheet(out / "clusters", scores),
-    )
+    page.add_clusters(out / "clusters", scores)
     page.add_figure(
         "Change", f"Change of score from {first} to {last}; faded cells may be noise.",
         out / "change" / "change.png",

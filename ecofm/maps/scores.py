@@ -48,8 +48,7 @@ def score(
                 f"{part.path} comes from another encoder than {ranker} was fitted on; embed the "
                 "archive with that encoder."
             )
-    inputs = {f"embeddings{n}": artifact.hash_input(path) for n, path in enumerate(embeddings)}
-    inputs["ranker"] = artifact.hash_input(ranker)
+    inputs = artifact.hash_inputs(embeddings=embeddings, ranker=ranker)
     draft = artifact.Draft(
         out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite
     )

@@ -112,7 +112,7 @@ def pretrain(
     """
     run = run or RunConfig()
     opened, contract = open_archives(list(archives))
-    inputs = {f"archive{number}": artifact.hash_input(path) for number, path in enumerate(archives)}
+    inputs = artifact.hash_inputs(archive=archives)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")

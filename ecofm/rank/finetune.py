@@ -91,11 +91,12 @@ def finetune(
     tile_ids = pd.concat([archive.index["tile_id"] for archive in opened], ignore_index=True)
     table = read_members(members) if members else None
     pairs = pair_items(read_comparisons(comparisons), tile_ids, table)
-    inputs = {f"archive{n}": artifact.hash_input(path) for n, path in enumerate(archives)}
-    inputs["encoder"] = artifact.hash_input(encoder_folder(encoder))
-    inputs["comparisons"] = artifact.hash_file(comparisons)
-    if members is not None:
-        inputs["members"] = artifact.hash_input(members)
+    inputs = artifact.hash_inputs(
+        archive=archives,
+        encoder=encoder_folder(encoder),
+        comparisons=comparisons,
+        members=members,
+    )
     plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
     draft = artifact.Draft(
         out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite

@@ -39,11 +39,8 @@ def rank(
     `members` is a clusters artifact or a table tile_id, item; without it items are tile ids.
     Raises ComparisonError for unknown items or when nothing can be learned.
     """
-    inputs = {f"embeddings{n}": artifact.hash_input(path) for n, path in enumerate(embeddings)}
     table = read_comparisons(comparisons)
-    inputs["comparisons"] = artifact.hash_file(comparisons)
-    if members is not None:
-        inputs["members"] = artifact.hash_input(members)
+    inputs = artifact.hash_inputs(embeddings=embeddings, comparisons=comparisons, members=members)
     index, matrix, encoder_hash = open_embeddings(embeddings)
     draft = artifact.Draft(
         out, stage="ranker", config=asdict(config), inputs=inputs, overwrite=overwrite
