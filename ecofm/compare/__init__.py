@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from ecofm.compare.agreement import agreement
     from ecofm.compare.app import ServeConfig, serve
     from ecofm.compare.consensus import ConsensusConfig, consensus, write_consensus
-    from ecofm.compare.exchange import ImportSummary, export, import_files, read_comparisons
+    from ecofm.compare.exchange import (
+        ImportSummary,
+        export,
+        hash_comparisons,
+        import_files,
+        read_comparisons,
+    )
     from ecofm.compare.orderings import (
         expand_ordering,
         format_ordering,
@@ -25,7 +31,13 @@ _HOMES = {
     "agreement": ["agreement"],
     "app": ["ServeConfig", "serve"],
     "consensus": ["ConsensusConfig", "consensus", "write_consensus"],
-    "exchange": ["ImportSummary", "export", "import_files", "read_comparisons"],
+    "exchange": [
+        "ImportSummary",
+        "export",
+        "hash_comparisons",
+        "import_files",
+        "read_comparisons",
+    ],
     "orderings": ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"],
     "store": ["Store"],
 }
@@ -40,6 +52,7 @@ __all__ = [
     "expand_ordering",
     "export",
     "format_ordering",
+    "hash_comparisons",
     "import_files",
     "normalize_item",
     "parse_ordering",

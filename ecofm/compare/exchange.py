@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,15 @@ def read_comparisons(path: Path) -> pd.DataFrame:
     file and line when anything in it is unusable.
     """
     return _to_frame(_read_rows(Path(path))[1])
+
+
+def hash_comparisons(frame: pd.DataFrame) -> str:
+    """Return the sha256 of what was said, whatever file said it and in whichever order.
+
+    A store's file does not change while its server keeps new votes in the write-ahead log.
+    """
+    text = frame[list(COLUMNS)].sort_values(list(COLUMNS)).to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def import_files(paths: Sequence[Path], store: Path) -> ImportSummary:

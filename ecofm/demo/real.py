@@ -12,9 +12,9 @@ from ecofm.benchmark.benchmark import BenchmarkConfig, benchmark
 from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.report import summary_table
 from ecofm.cluster import ClusterConfig, cluster
-from ecofm.compare import export as export_comparisons
-from ecofm.compare import import_files, read_comparisons, write_consensus
+from ecofm.compare import read_comparisons, write_consensus
 from ecofm.compare.orderings import normalize_item
+from ecofm.demo.answers import collect_comparisons
 from ecofm.demo.page import Page
 from ecofm.embed import embed
 from ecofm.errors import ComparisonError, EcofmError, SceneError
@@ -66,7 +66,7 @@ def demo_real(
         archives,
         out / "run",
         pretraining or read_recipe("rgb8_demo"),
-        run or RunConfig(precision="bf16-mixed"),
+        run or RunConfig(),
         progress=progress_bar("pretrain"),
         recipe="rgb8_demo",
     )
@@ -142,10 +142,7 @@ def prepare_comparisons(data: Path, out: Path) -> None:
     members.to_csv(out / "members.csv", index=False)
     said.to_csv(out / "orderings.csv", index=False)
     compare_labels(labels).to_csv(out / "labels.csv", index=False)
-    sources = [out / "orderings.csv", *([out / "labels.csv"] if len(labels) else [])]
-    store = out / "comparisons.sqlite"
-    import_files(sources, store)
-    export_comparisons(store, out / "comparisons.csv")
+    collect_comparisons(out, ["orderings.csv", *(["labels.csv"] if len(labels) else [])])
     write_consensus(out / "orderings.csv", out / "consensus.csv")
     pair_items(read_comparisons(out / "comparisons.csv"), index["tile_id"], members)
 

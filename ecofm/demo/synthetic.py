@@ -10,11 +10,12 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from ecofm import compare
 from ecofm.artifact import MANIFEST
 from ecofm.benchmark.benchmark import BenchmarkConfig, benchmark
 from ecofm.benchmark.report import summary_table
 from ecofm.cluster import ClusterConfig, cluster
+from ecofm.compare import write_consensus
+from ecofm.demo.answers import collect_comparisons
 from ecofm.demo.page import Page, draw_overview
 from ecofm.embed import embed
 from ecofm.errors import EcofmError
@@ -40,8 +41,6 @@ from ecofm.types import progress_bar, say
 SEED = 20231025
 N_TILE_PAIRS = 600
 N_CLUSTERS = 24
-# Seasons and haze are strong in the synthetic country; chosen on another seed (docs/LOG.md).
-RANKING = RankConfig(components=32, invariance=0.95)
 
 
 def demo_synthetic(
@@ -63,7 +62,7 @@ def demo_synthetic(
         [out / "archive"],
         out / "run",
         pretraining or read_recipe("demo"),
-        run or RunConfig(precision="bf16-mixed"),
+        run or RunConfig(),
         progress=progress_bar("pretrain"),
         recipe="demo",
     )
@@ -80,7 +79,7 @@ def demo_synthetic(
         [out / "embeddings"],
         out / "comparisons.csv",
         out / "ranker",
-        RANKING,
+        RankConfig(),
         members=out / "members.csv",
     )
     score([out / "embeddings"], out / "ranker", out / "scores", cog=True)
@@ -122,10 +121,8 @@ def ask_annotators(out: Path, seed: int) -> None:
     simulate_comparisons(pairs, known, config, seed).to_csv(
         out / "tile_comparisons.csv", index=False
     )
-    store = out / "comparisons.sqlite"
-    compare.import_files([out / "orderings.csv", out / "tile_comparisons.csv"], store)
-    compare.export(store, out / "comparisons.csv")
-    compare.write_consensus(out / "orderings.csv", out / "consensus.csv")
+    collect_comparisons(out, ["orderings.csv", "tile_comparisons.csv"])
+    write_consensus(out / "orderings.csv", out / "consensus.csv")
 
 
 def read_truth(out: Path) -> pd.DataFrame:
@@ -144,7 +141,7 @@ def check(out: Path, pretraining: PretrainConfig) -> None:
         [out / "untrained" / "embeddings"],
         out / "comparisons.csv",
         out / "untrained" / "ranker",
-        RANKING,
+        RankConfig(),
         members=out / "members.csv",
     )
     score(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ecofm import artifact, load_encoder
-from ecofm.compare import read_comparisons
+from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
@@ -89,14 +89,12 @@ def finetune(
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
     tile_ids = pd.concat([archive.index["tile_id"] for archive in opened], ignore_index=True)
-    table = read_members(members) if members else None
-    pairs = pair_items(read_comparisons(comparisons), tile_ids, table)
+    said = read_comparisons(comparisons)
+    pairs = pair_items(said, tile_ids, read_members(members) if members else None)
     inputs = artifact.hash_inputs(
-        archive=archives,
-        encoder=encoder_folder(encoder),
-        comparisons=comparisons,
-        members=members,
+        archive=archives, encoder=encoder_folder(encoder), members=members
     )
+    inputs["comparisons"] = hash_comparisons(said)
     plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
     draft = artifact.Draft(
         out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite
@@ -129,7 +127,9 @@ def _tune(
 ) -> list[float]:
     """Train in place; BatchNorm keeps the statistics of pretraining, since batches are small."""
     torch.manual_seed(config.seed)
-    head = nn.Sequential(nn.LayerNorm(model.dim), nn.Linear(model.dim, 1, bias=False))
+    head = nn.Sequential(
+        nn.LayerNorm(model.backbone_dim), nn.Linear(model.backbone_dim, 1, bias=False)
+    )
     log_tie = nn.Parameter(torch.zeros(()))
     parameters = _choose_parameters(model, config.trained)
     optimizer = torch.optim.AdamW(

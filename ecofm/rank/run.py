@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ecofm import artifact
-from ecofm.compare import read_comparisons
+from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.heads import LinearHeads, RankConfig, build_basis, fit_heads
@@ -40,7 +40,8 @@ def rank(
     Raises ComparisonError for unknown items or when nothing can be learned.
     """
     table = read_comparisons(comparisons)
-    inputs = artifact.hash_inputs(embeddings=embeddings, comparisons=comparisons, members=members)
+    inputs = artifact.hash_inputs(embeddings=embeddings, members=members)
+    inputs["comparisons"] = hash_comparisons(table)
     index, matrix, encoder_hash = open_embeddings(embeddings)
     draft = artifact.Draft(
         out, stage="ranker", config=asdict(config), inputs=inputs, overwrite=overwrite

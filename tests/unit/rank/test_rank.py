@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from ecofm.artifact import Draft, read_manifest
-from ecofm.compare import import_files
+from ecofm.compare import Store, import_files
+from ecofm.compare.comparison import Comparison
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.heads import RankConfig, fit_heads
 from ecofm.rank.items import pair_items, read_members
@@ -202,6 +203,30 @@ def test_a_store_serves_as_comparisons(embeddings: Path, tmp_path: Path) -> None
     import_files([tmp_path / "answers.csv"], tmp_path / "store.sqlite")
     out = rank([embeddings], tmp_path / "store.sqlite", tmp_path / "ranker", QUICK)
     assert load_ranker(out)[1]["n_comparisons"] > 50
+
+
+def test_new_votes_are_seen_while_the_store_is_open(embeddings: Path, tmp_path: Path) -> None:
+    """SQLite keeps them in its write-ahead log: the store's own file stays as it was."""
+    store, out = tmp_path / "store.sqlite", tmp_path / "ranker"
+    judge(60).to_csv(tmp_path / "answers.csv", index=False)
+    import_files([tmp_path / "answers.csv"], store)
+    rank([embeddings], store, out, QUICK)
+    with Store(store) as server:
+        bytes_before = store.read_bytes()
+        server.add_tables([("comparison", [Comparison("late", A, B, "left")])])
+        assert store.read_bytes() == bytes_before
+        with pytest.raises(ArtifactError, match="another config or input"):
+            rank([embeddings], store, out, QUICK)
+
+
+def test_the_same_answers_in_another_file_are_the_same_input(
+    embeddings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = judge(60)
+    for name, table in (("one", answers), ("two", answers[::-1])):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        rank([embeddings], tmp_path / f"{name}.csv", tmp_path / "ranker", QUICK)
+    assert "done already" in capsys.readouterr().err
 
 
 HEADER = "annotator,left,right,outcome\n"
