@@ -15,7 +15,8 @@ from PIL import Image
 
 from ecofm import artifact
 from ecofm.embed import Matrix, open_embeddings
-from ecofm.errors import EcofmError, MissingExtraError
+from ecofm.errors import EcofmError
+from ecofm.kmeans import fit_centres, import_faiss
 from ecofm.maps.pictures import stretch_true_colour
 from ecofm.tiles.archive import Archive, TileError, open_archives
 from ecofm.types import say
@@ -41,18 +42,6 @@ class ClusterConfig:
         """Raise ValueError for values that cannot be used."""
         if self.k < 2 or self.iterations < 1 or self.components < 1:
             raise ValueError("k >= 2, iterations >= 1 and components >= 1 are needed.")
-
-
-def import_faiss() -> Any:
-    """Return the module faiss, or raise MissingExtraError with the command that installs it."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            "clustering needs faiss, which is not installed: run `pip install 'ecofm[cpu]'`, or "
-            "`pip install 'ecofm[gpu]'` on a machine with CUDA."
-        ) from error
-    return faiss
 
 
 def cluster(
@@ -104,16 +93,12 @@ def _kmeans(
     pca = faiss.PCAMatrix(points.shape[1], n_components)
     pca.train(points)
     reduced = pca.apply(points)
-    kmeans = faiss.Kmeans(
-        n_components,
-        config.k,
-        niter=config.iterations,
-        nredo=3,
-        seed=config.seed,
-        min_points_per_centroid=1,
+    centres = fit_centres(
+        reduced, config.k, seed=config.seed, iterations=config.iterations, tries=3
     )
-    kmeans.train(reduced)
-    squared, nearest = kmeans.index.search(reduced, 1)
+    lookup = faiss.IndexFlatL2(n_components)
+    lookup.add(centres)
+    squared, nearest = lookup.search(reduced, 1)
     found, sizes = np.unique(nearest[:, 0], return_counts=True)
     rank = np.empty(config.k, dtype=np.int64)
     rank[found[np.argsort(-sizes, kind="stable")]] = np.arange(len(found))

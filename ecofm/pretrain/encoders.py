@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from ecofm import artifact
 from ecofm.errors import ArtifactError, ContractError
 from ecofm.pretrain.views import measure_tiles
+from ecofm.pretrain.words import Words, fit_words, sample_patches
+from ecofm.tiles.archive import Archive
 from ecofm.types import Contract
 
 WEIGHTS = "model.safetensors"
@@ -52,10 +55,12 @@ class EncoderConfig:
     """`last`: the backbone's own pooled output; `stages`: mean and spread of every stage."""
     width: float = 1.0
     """Share of a ResNet's usual channels; other backbones take 1 only."""
+    words: int = 256
+    """Words of the dictionary of patches at full resolution; 0 leaves it out."""
 
 
 class Encoder(nn.Module):
-    """Stored pixels to embeddings."""
+    """Stored pixels to embeddings: the backbone's features, then the log shares of words."""
 
     mean: Tensor
     std: Tensor
@@ -68,9 +73,13 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.contract = contract
-        backbone, self.dim = _build_backbone(config, len(contract.bands))
+        backbone, self.backbone_dim = _build_backbone(config, len(contract.bands))
         # channels_last is up to three times as fast on CPU and on tensor cores.
         self.backbone = backbone.to(memory_format=torch.channels_last)
+        if config.words < 0 or config.words == 1:
+            raise ValueError(f"words {config.words}: expected 0, or 2 and more.")
+        self.words = Words(len(contract.bands), config.words) if config.words else None
+        self.dim = self.backbone_dim + config.words
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(contract.std, dtype=torch.float32))
 
@@ -113,8 +122,11 @@ class Encoder(nn.Module):
         self,
         images: Float[Tensor, "batch band height width"],
         valid: Bool[Tensor, "batch height width"] | None = None,
-    ) -> Float[Tensor, "batch dim"]:
-        """Embed normalised images; `stages` pooling looks past invalid pixels where it is told."""
+    ) -> Float[Tensor, "batch backbone_dim"]:
+        """Return the backbone's features of normalised images, which is what training teaches.
+
+        `stages` pooling looks past invalid pixels where it is told of them.
+        """
         images = images.contiguous(memory_format=torch.channels_last)
         if self.config.pooling is Pooling.last:
             return cast(Tensor, self.backbone(images)).float()
@@ -130,7 +142,18 @@ class Encoder(nn.Module):
         valid: Bool[Tensor, "batch height width"] | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """Embed stored pixels."""
-        return self.encode(self.normalize(pixels, valid), valid)
+        images = self.normalize(pixels, valid)
+        features = self.encode(images, valid)
+        if self.words is None:
+            return features
+        if valid is None:
+            valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+        return torch.cat([features, self.words(images, valid)], dim=1)
+
+    def fit_words(self, archives: Sequence[Archive], seed: int) -> None:
+        """Learn the dictionary from random tiles of some archives."""
+        if self.words is not None:
+            fit_words(self.words, sample_patches(archives, self.normalize, seed=seed), seed=seed)
 
 
 def _share_valid(valid: Tensor, stage: Tensor) -> Tensor:

@@ -51,11 +51,13 @@ class SimCLR(nn.Module):
         """Add the projection head to an encoder."""
         super().__init__()
         self.encoder = encoder
-        self.head = SimCLRProjectionHead(encoder.dim, config.hidden_dim, config.projection_dim)
+        self.head = SimCLRProjectionHead(
+            encoder.backbone_dim, config.hidden_dim, config.projection_dim
+        )
         self.criterion = NTXentLoss(config.temperature, gather_distributed=distributed)
 
     def forward(self, view0: Views, view1: Views) -> tuple[Tensor, Tensor]:
-        """Return the loss and view 0's embeddings (batch, dim)."""
+        """Return the loss and view 0's features (batch, backbone_dim)."""
         embeddings = self.encoder.encode(torch.cat([view0, view1]))
         first, second = self.head(embeddings).float().chunk(2)
         return self.criterion(first, second), embeddings[: len(view0)]
@@ -68,7 +70,9 @@ class MoCo(nn.Module):
         """Add heads, the slow encoder and the queue to an encoder."""
         super().__init__()
         self.encoder = encoder
-        self.head = MoCoProjectionHead(encoder.dim, config.hidden_dim, config.projection_dim)
+        self.head = MoCoProjectionHead(
+            encoder.backbone_dim, config.hidden_dim, config.projection_dim
+        )
         self.momentum = config.momentum
         self.slow_encoder = copy.deepcopy(encoder)
         self.slow_head = copy.deepcopy(self.head)
@@ -84,7 +88,7 @@ class MoCo(nn.Module):
         bank._non_persistent_buffers_set.clear()
 
     def forward(self, view0: Views, view1: Views) -> tuple[Tensor, Tensor]:
-        """Return the loss and view 0's embeddings (batch, dim)."""
+        """Return the loss and view 0's features (batch, backbone_dim)."""
         update_momentum(self.encoder, self.slow_encoder, self.momentum)
         update_momentum(self.head, self.slow_head, self.momentum)
         embeddings = self.encoder.encode(view0)

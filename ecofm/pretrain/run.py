@@ -83,8 +83,8 @@ class RunConfig:
     """Nodes."""
     strategy: str = "auto"
     """Lightning's strategy: auto, ddp, fsdp."""
-    precision: str = "32-true"
-    """Lightning's precision: 32-true, bf16-mixed."""
+    precision: str = "auto"
+    """Lightning's precision: 32-true, bf16-mixed; auto is bf16-mixed where the device has it."""
     torch_threads: int | None = None
     """Threads of torch itself; None keeps torch's own choice."""
 
@@ -124,6 +124,8 @@ def pretrain(
         # Whatever the options ask for in vain is refused before anything is written.
         torch.manual_seed(config.seed)
         encoder = Encoder(config.encoder, contract)
+        if config.steps:
+            encoder.fit_words(opened, config.seed)  # a second's work; a checkpoint has the same
         n_devices = run.devices * run.nodes
         method = build_method(config.method, encoder, distributed=n_devices > 1)
         module = ContrastiveModule(
@@ -230,7 +232,7 @@ def _build_trainer(
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=run.strategy,
-        precision=run.precision,  # type: ignore[arg-type]
+        precision=choose_precision(run),  # type: ignore[arg-type]
         max_steps=config.steps,
         max_epochs=-1,
         logger=list(loggers) or False,
@@ -243,6 +245,17 @@ def _build_trainer(
         use_distributed_sampler=False,
         default_root_dir=out,
     )
+
+
+def choose_precision(run: RunConfig) -> str:
+    """Return the run's precision; a device without bf16 emulates it ten times as slowly."""
+    if run.precision != "auto":
+        return run.precision
+    if run.accelerator != "cpu" and torch.cuda.is_available():
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:

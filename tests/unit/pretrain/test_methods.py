@@ -66,7 +66,7 @@ def test_the_loss_falls_on_a_fixed_batch(config: MethodConfig) -> None:
         losses.append(loss.item())
         if bank is not None:
             method.criterion.memory_bank.bank.copy_(bank)
-    assert embeddings.shape == (8, method.encoder.dim)
+    assert embeddings.shape == (8, method.encoder.backbone_dim)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5]), losses
 
 
