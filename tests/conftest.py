@@ -212,7 +212,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[..., Any]) -
     embeddings = [root / "embeddings"]
     cluster(embeddings, root / "clusters", ClusterConfig(k=3), archives=[archive])
     answers = write_answers(root / "answers.csv", archive)
-    rank(embeddings, answers, root / "ranker", RankConfig(n_heads=3, tile_pairs=4))
+    rank(embeddings, answers, root / "ranker", RankConfig(n_heads=3))
     score(embeddings, root / "ranker", root / "scores")
     return Stages(
         archive=archive,

@@ -1,15 +1,19 @@
-"""The ranking head: an ensemble of linear heads fitted to comparisons of member tiles."""
+"""The ranking head: an ensemble of linear heads fitted to comparisons.
+
+An item's level is the mean score of its members, since people judge a sheet of exemplars as one.
+Comparing random members instead would ask the head to explain answers that nobody gave.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
 from scipy.optimize import minimize
 
-from ecofm.rank.items import Indices, ItemPairs, sample_tile_pairs
+from ecofm.rank.items import Indices, ItemPairs, mean_members
 from ecofm.rank.losses import Floats, davidson_loss
 
 Reals = Floats | npt.NDArray[np.float32]
@@ -20,15 +24,13 @@ class RankConfig:
     """How comparisons become a ranker."""
 
     seed: int = 0
-    """Seed of member pairs, folds and resampling."""
+    """Seed of folds and resampling."""
     n_heads: int = 10
     """Heads of the ensemble, each fitted to resampled annotators and members."""
     components: int = 64
     """Directions of the embeddings that the heads see."""
     invariance: float = 0.8
     """How much of what varies between periods of one cell is taken for noise; 0 to 1."""
-    tile_pairs: int = 64
-    """Member pairs drawn for each pair of items."""
     decays: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
     """Ridge penalties that held-out items choose from."""
     folds: int = 5
@@ -36,8 +38,8 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
-        if self.n_heads < 2 or self.components < 1 or self.tile_pairs < 1 or not self.decays:
-            raise ValueError("n_heads >= 2, components, tile_pairs >= 1 and a decay are needed.")
+        if self.n_heads < 2 or self.components < 1 or not self.decays:
+            raise ValueError("n_heads >= 2, components >= 1 and a decay are needed.")
         if not 0 <= self.invariance <= 1:
             raise ValueError(f"invariance {self.invariance}: expected 0 to 1.")
 
@@ -120,7 +122,7 @@ def fit_head(
 ) -> tuple[Floats, float]:
     """Return the weights (component,) and log_tie of one head, by L-BFGS on a convex loss.
 
-    `counts` weighs left, right and tie of each tile pair, shape (pair, 3).
+    `features` (item, component); `counts` weighs left, right and tie of each pair, (pair, 3).
     """
     n, n_components = features.shape
 
@@ -128,10 +130,10 @@ def fit_head(
         weights, log_tie = parameters[:-1], parameters[-1]
         scores = features @ weights
         value, slope, tie_slope = davidson_loss(scores[left] - scores[right], counts, log_tie)
-        by_tile = np.bincount(left, slope, n) - np.bincount(right, slope, n)
+        by_item = np.bincount(left, slope, n) - np.bincount(right, slope, n)
         # A weak pull on log_tie keeps it finite when nobody ever said tie.
         value += decay * float(weights @ weights) / 2 + 1e-3 * float(log_tie**2)
-        gradient = np.append(by_tile @ features + decay * weights, tie_slope + 2e-3 * log_tie)
+        gradient = np.append(by_item @ features + decay * weights, tie_slope + 2e-3 * log_tie)
         return value, gradient
 
     found = minimize(
@@ -147,31 +149,29 @@ def fit_heads(embeddings: Reals, basis: Basis, pairs: ItemPairs, config: RankCon
     """
     random = np.random.default_rng(config.seed)
     used, inverse = np.unique(np.concatenate(pairs.members), return_inverse=True)
-    compact = ItemPairs(
-        pairs.items,
-        np.split(inverse, np.cumsum([len(m) for m in pairs.members])[:-1]),
-        pairs.left,
-        pairs.right,
-        pairs.counts,
-    )
+    ends = np.cumsum([len(members) for members in pairs.members])
+    compact = replace(pairs, members=np.split(inverse, ends[:-1]))
     features = basis(embeddings[used].astype(np.float64))
-    decay, held_out_loss = choose_decay(features, compact, config, random)
+    items = mean_members(features, compact)
+    decay, held_out_loss = choose_decay(items, pairs, config, random)
     heads = []
     for _ in range(config.n_heads):
+        drawn = mean_members(features, compact, random)
         counts = _resample_annotators(pairs.counts, random)
-        heads.append(_fit_pairs(features, compact, counts, decay, config, random)[0])
-    weights, bias = _anchor(features, compact, np.array(heads))
+        heads.append(fit_head(drawn, pairs.left, pairs.right, counts, decay)[0])
+    weights, bias = _anchor(items, np.array(heads))
     full = weights @ basis.projection.T
     return LinearHeads(full, bias - full @ basis.mean, decay, held_out_loss)
 
 
 def choose_decay(
-    features: Floats, pairs: ItemPairs, config: RankConfig, random: np.random.Generator
+    items: Floats, pairs: ItemPairs, config: RankConfig, random: np.random.Generator
 ) -> tuple[float, float]:
     """Return the penalty to use and the loss of comparisons with held-out items there.
 
-    It is the largest penalty within one standard error of the best (Breiman et al. 1984):
-    neighbouring places resemble each other, so held-out items flatter flexible heads.
+    `items` (item, component) are the items' mean features. The penalty is the largest within one
+    standard error of the best (Breiman et al. 1984): neighbouring places resemble each other, so
+    held-out items flatter flexible heads.
     """
     n_items = len(pairs.items)
     decays = sorted(config.decays)
@@ -182,7 +182,7 @@ def choose_decay(
     for fold in range(int(fold_of_item.max()) + 1):
         held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
         if held.any() and not held.all():
-            losses.append(_judge_fold(features, pairs, held, decays, config, random))
+            losses.append(_judge_fold(items, pairs, held, decays))
     if not losses:
         return decays[-1], float("nan")
     mean = np.mean(losses, axis=0)
@@ -193,38 +193,18 @@ def choose_decay(
 
 
 def _judge_fold(
-    features: Floats,
-    pairs: ItemPairs,
-    held: npt.NDArray[np.bool_],
-    decays: list[float],
-    config: RankConfig,
-    random: np.random.Generator,
+    items: Floats, pairs: ItemPairs, held: npt.NDArray[np.bool_], decays: list[float]
 ) -> list[float]:
     """Return the loss of the held pairs for each penalty, the head fitted to the others."""
     counts = pairs.counts.sum(axis=0)
-    number, left, right = sample_tile_pairs(pairs, config.tile_pairs, random)
-    weight = (counts / np.bincount(number, minlength=len(counts))[:, None])[number]
-    judged = held[number]
+    left, right = pairs.left, pairs.right
     losses = []
     for decay in decays:
-        weights, log_tie = fit_head(features, left[~judged], right[~judged], weight[~judged], decay)
-        scores = features @ weights
-        difference = scores[left[judged]] - scores[right[judged]]
-        losses.append(davidson_loss(difference, weight[judged], log_tie)[0])
+        weights, log_tie = fit_head(items, left[~held], right[~held], counts[~held], decay)
+        scores = items @ weights
+        difference = scores[left[held]] - scores[right[held]]
+        losses.append(davidson_loss(difference, counts[held], log_tie)[0])
     return losses
-
-
-def _fit_pairs(
-    features: Floats,
-    pairs: ItemPairs,
-    counts: Floats,
-    decay: float,
-    config: RankConfig,
-    random: np.random.Generator,
-) -> tuple[Floats, float]:
-    number, left, right = sample_tile_pairs(pairs, config.tile_pairs, random)
-    weight = counts / np.bincount(number, minlength=len(counts))[:, None]
-    return fit_head(features, left, right, weight[number], decay)
 
 
 def _resample_annotators(counts: Floats, random: np.random.Generator) -> Floats:
@@ -239,10 +219,9 @@ def _resample_annotators(counts: Floats, random: np.random.Generator) -> Floats:
     return np.asarray(random.poisson(counts[0]) + 1e-9, dtype=np.float64)
 
 
-def _anchor(features: Floats, pairs: ItemPairs, heads: Floats) -> tuple[Floats, Floats]:
+def _anchor(items: Floats, heads: Floats) -> tuple[Floats, Floats]:
     """Scale each head so that the items' mean is 0 and their deviation 1."""
-    centres = np.array([features[m].mean(axis=0) for m in pairs.members])
-    scores = heads @ centres.T
+    scores = heads @ items.T
     spread = scores.std(axis=1)
     scaled = heads / np.where(spread > 1e-12, spread, 1.0)[:, None]
-    return scaled, -(scaled @ centres.T).mean(axis=1)
+    return scaled, -(scaled @ items.T).mean(axis=1)

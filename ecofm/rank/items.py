@@ -1,4 +1,4 @@
-"""From comparisons of items to comparisons of their member tiles."""
+"""The items that were compared, and the embedded tiles that are their members."""
 
 from __future__ import annotations
 
@@ -109,22 +109,19 @@ def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | Non
     ]
 
 
-def sample_tile_pairs(
-    pairs: ItemPairs, n_tile_pairs: int, random: np.random.Generator
-) -> tuple[Indices, Indices, Indices]:
-    """Return (pair number, left row, right row) of member pairs that stand for the items' pairs.
+def mean_members(
+    features: Floats, pairs: ItemPairs, random: np.random.Generator | None = None
+) -> Floats:
+    """Return each item's mean feature over its members: (item, component) of (row, component).
 
-    Items of one member each need one tile pair; larger ones get up to `n_tile_pairs`, drawn.
+    With `random`, the mean of as many members drawn with replacement.
     """
-    sizes = np.array([len(m) for m in pairs.members])
-    copies = np.minimum(sizes[pairs.left] * sizes[pairs.right], n_tile_pairs)
-    number = np.repeat(np.arange(len(pairs.left)), copies)
-    sides = []
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    pool = np.concatenate(pairs.members)
-    for side in (pairs.left, pairs.right):
-        item = side[number]
-        sides.append(
-            pool[starts[item] + np.floor(random.random(len(item)) * sizes[item]).astype(int)]
-        )
-    return number, sides[0], sides[1]
+    sizes = np.array([len(members) for members in pairs.members])
+    starts = np.cumsum(sizes) - sizes
+    rows = np.concatenate(pairs.members)
+    if random is not None:
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        drawn = np.floor(random.random(len(rows)) * sizes[owner]).astype(int)
+        rows = rows[starts[owner] + drawn]
+    means: Floats = np.add.reduceat(features[rows], starts) / sizes[:, None]
+    return means

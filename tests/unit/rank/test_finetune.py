@@ -23,7 +23,7 @@ from ecofm.rank.run import load_ranker
 def config(**changes: Any) -> FinetuneConfig:
     fields: dict[str, Any] = {
         "steps": 3, "pairs": 4, "views": ViewConfig(size_px=32),
-        "rank": RankConfig(n_heads=2, tile_pairs=4),
+        "rank": RankConfig(n_heads=2),
     }  # fmt: skip
     return FinetuneConfig(**(fields | changes))
 

@@ -19,12 +19,12 @@ from ecofm.artifact import Draft, read_manifest
 from ecofm.compare import Store, import_files
 from ecofm.compare.comparison import Comparison
 from ecofm.errors import ArtifactError, ComparisonError
-from ecofm.rank.heads import RankConfig, fit_heads
-from ecofm.rank.items import pair_items, read_members
+from ecofm.rank.heads import RankConfig, build_basis, fit_heads
+from ecofm.rank.items import mean_members, pair_items, read_members
 from ecofm.rank.run import load_ranker, rank
 
 N_TILES, DIM = 150, 12
-QUICK = RankConfig(n_heads=4, tile_pairs=8)
+QUICK = RankConfig(n_heads=4)
 TILE_IDS = [f"{i:03d}.png@none" for i in range(N_TILES)]
 random = np.random.default_rng(0)
 MATRIX = random.normal(size=(N_TILES, DIM)).astype(np.float32) * np.linspace(0.5, 5, DIM) + 3
@@ -110,8 +110,6 @@ def test_the_same_call_gives_the_same_bytes_or_is_done(
 
 
 def heads_of(table: pd.DataFrame) -> np.ndarray:
-    from ecofm.rank.heads import build_basis
-
     basis = build_basis(MATRIX.astype(np.float64), DIM)
     pairs = pair_items(table, pd.Series(TILE_IDS), None)
     return fit_heads(MATRIX, basis, pairs, QUICK).predict(MATRIX)
@@ -148,8 +146,6 @@ def test_skips_order_and_names_of_annotators_change_nothing() -> None:
 def test_annotators_who_say_the_same_change_nothing() -> None:
     """A second annotator who repeats the first leaves the score; it only takes off his noise."""
     config = RankConfig(n_heads=2, decays=[1e-2])
-    from ecofm.rank.heads import build_basis
-
     basis = build_basis(MATRIX.astype(np.float64), DIM)
     one = judge(200, n_annotators=1)
     copies = [pd.concat([one.assign(annotator=f"a{i}") for i in range(n)]) for n in (2, 5)]
@@ -194,8 +190,21 @@ def test_clusters_are_ranked_through_their_members(
                 table.to_parquet(folder / "clusters.parquet")
         out = rank([embeddings], answers, tmp_path / f"ranker-{kind}", QUICK, members=given)
         scores = load_ranker(out)[0].predict(MATRIX).mean(axis=0)
-        assert spearmanr(scores, TRUTH)[0] > 0.9, kind
+        assert spearmanr(scores, TRUTH)[0] > 0.85, kind
         assert load_ranker(out)[1]["n_items"] == 10
+
+
+def test_an_item_stands_where_the_mean_of_its_members_does() -> None:
+    # Two in three members of `few` are below all of `even`, but their mean is above.
+    features = np.array([[0.0], [0.0], [9.0], [1.0], [1.0], [1.0]])
+    members = pd.DataFrame({"tile_id": TILE_IDS[:6], "item": ["few"] * 3 + ["even"] * 3})
+    said = pd.DataFrame([("ada", "few", "even", "left")] * 9, columns=judge(1).columns)
+    pairs = pair_items(said, pd.Series(TILE_IDS[:6]), members)
+    assert mean_members(features, pairs) == pytest.approx(np.array([[1.0], [3.0]]))
+    drawn = [mean_members(features, pairs, np.random.default_rng(i))[1, 0] for i in range(200)]
+    assert np.mean(drawn) == pytest.approx(3.0, abs=0.6) and len(set(drawn)) == 4
+    heads = fit_heads(features, build_basis(features, 1), pairs, RankConfig(n_heads=20))
+    assert heads.weights.mean() > 0.3
 
 
 def test_a_store_serves_as_comparisons(embeddings: Path, tmp_path: Path) -> None:
@@ -349,9 +358,7 @@ def test_a_damaged_ranker_is_refused(
         load_ranker(stages.scores)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"n_heads": 1}, {"components": 0}, {"tile_pairs": 0}, {"decays": []}]
-)
+@pytest.mark.parametrize("wrong", [{"n_heads": 1}, {"components": 0}, {"decays": []}])
 def test_unusable_values_are_wrong_arguments(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="needed"):
         RankConfig(**wrong)

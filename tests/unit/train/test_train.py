@@ -98,7 +98,7 @@ def test_methods_are_a_group(method: str, stages: Any, tmp_path: Path) -> None:
 
 def test_rank_takes_several_embeddings(stages: Any, tmp_path: Path) -> None:
     run(rank, "rank", f"embeddings=[{stages.embeddings}]", f"comparisons={stages.answers}",
-        f"out={tmp_path}/ranker", "n_heads=2", "decays=[0.01,0.1]", "tile_pairs=4")  # fmt: skip
+        f"out={tmp_path}/ranker", "n_heads=2", "decays=[0.01,0.1]")  # fmt: skip
     assert load_ranker(tmp_path / "ranker")[1]["config"]["decays"] == [0.01, 0.1]
 
 
