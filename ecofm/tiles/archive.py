@@ -9,13 +9,15 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import xxhash
 
 from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
-from ecofm.tiles.scenes import Pixels, Valid
+from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
+INDEX, NEXT_INDEX = "index.parquet", "index.next.parquet"
 INDEX_COLUMNS = [
     "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "checksum",
 ]  # fmt: skip
@@ -80,16 +82,38 @@ class Archive:
     @cached_property
     def index(self) -> gpd.GeoDataFrame:
         """The index, one row a tile, in storage order."""
-        path = self.path / "index.parquet"
+        try:
+            return gpd.read_parquet(self._index_path)
+        except (OSError, ValueError) as error:
+            raise self._damaged_index(error) from error
+
+    @cached_property
+    def _index_path(self) -> Path:
+        """The index that the manifest means: of a growing archive there are two for a moment."""
+        wanted = self.manifest.get("index_hash")
         try:
             # Parquet has no checksum of its own, and a wrong cell_id would go unnoticed.
-            if hash_file(path) != self.manifest.get("index_hash"):
-                raise ValueError("its hash is not the manifest's")
-            return gpd.read_parquet(path)
+            for path in (self.path / INDEX, self.path / NEXT_INDEX):
+                if path.exists() and hash_file(path) == wanted:
+                    return path
+            raise ValueError("its hash is not the manifest's")
         except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error}); make the archive again with `ecofm tile`."
-            ) from error
+            raise self._damaged_index(error) from error
+
+    def _damaged_index(self, error: Exception) -> ArtifactError:
+        return ArtifactError(
+            f"{self.path / INDEX} cannot be read ({error}); make the archive again with "
+            "`ecofm tile`."
+        )
+
+    @property
+    def rejected(self) -> pd.DataFrame:
+        """What was left out: path (or tile_id) and reason."""
+        path = self.path / "rejected.parquet"
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
 
     @cached_property
     def _places(self) -> tuple[Any, Any, list[str], list[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ecofm.tiles.archive import Archive, TileError
-from ecofm.tiles.scenes import Pixels, Valid
+from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import say
 
 ORDER_STREAM = 2
