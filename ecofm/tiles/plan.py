@@ -36,9 +36,9 @@ class TileConfig:
     per: Literal["date", "quarter", "year"] = "date"
     """The span that the scenes' dates are gathered in."""
     composite: Literal["first", "median", "medoid", "best"] = "first"
-    """How several dates of a period become one tile: the first valid one in the order of names,
-    the median of each band, the date nearest to that median, or the date farthest from cloud and
-    nearest to the middle of the period."""
+    """How several dates of a period become one tile: the earliest valid one, the median of each
+    band, the date nearest to that median, or the date farthest from cloud and nearest to the
+    middle of the period."""
     bands: tuple[str, ...] | None = None
     """Names of all bands in file order, or a choice of them by name; None takes all."""
     offset: float | None = None
@@ -267,7 +267,7 @@ def _plan_cells(
     drop_copies(scenes, rejected, given.hashes)
     _keep_matching(scenes, rejected, given.base)
     candidates: dict[tuple[str, str], list[Scene]] = {}
-    for name, scene in list(scenes.items()):
+    for name, scene in sorted(scenes.items(), key=lambda found: (found[1].date or "", found[0])):
         period = str(scene.period)
         cell_ids = [c for c in touched[name] if f"{c}@{period}" not in given.tile_ids]
         if touched[name] and not cell_ids:

@@ -18,24 +18,38 @@ def tile(
     *path: Path,
     out: Path,
     config: Annotated[TileConfig | None, Parameter(name="*")] = None,
+    masks: Path | None = None,
+    append: bool = False,
     overwrite: bool = False,
     strict: bool = False,
 ) -> None:
-    """Turn scenes (GeoTIFF, COG, JPEG 2000) or chips (PNG, JPEG, TIFF) into an archive of tiles.
+    """Turn scenes or chips (PNG, JPEG, TIFF) into an archive of tiles.
 
-    Scenes of one period are mosaicked; nodata and masks are honoured; a scene that is aligned
-    with the grid is copied, not resampled.
+    Scenes are GeoTIFF, COG, JPEG 2000, SAFE folders (L1C, L2A), sets of files with one band each
+    (`..._B02.tif`) and STAC items. Scenes of one date are mosaicked, dates of one period
+    composited; nodata, masks and clouds are honoured; a scene that is aligned with the grid is
+    copied, not resampled.
 
     Args:
         path: Scenes, or folders that are searched for them.
         out: The archive's folder.
         config: How scenes become tiles.
+        masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
+        append: Add what is new to the archive that OUT holds, and write nothing of it again.
         overwrite: Replace another archive that OUT holds.
         strict: Exit with 1 when any input was left out.
     """
     if not path:
         raise ValueError("name the scenes, or folders that hold them.")
-    run_tile(path, out, config or TileConfig(), overwrite=overwrite, progress=progress_bar("tile"))
+    run_tile(
+        path,
+        out,
+        config or TileConfig(),
+        masks=masks,
+        append=append,
+        overwrite=overwrite,
+        progress=progress_bar("tile"),
+    )
     archive = open_archive(out)
     periods = ", ".join(archive.periods)
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
