@@ -83,19 +83,31 @@ def tile(
             give_up_growth(out, int(artifact.read_manifest(out, "archive").get("n_shards", 0)))
             return _say_done(out)
     plan = build_plan(order.sources, config, _given(order))
+    if order.base:
+        known = order.base.manifest["inputs"].keys() - set(order.base.rejected["path"])
+        plan.rejected = {
+            n: why
+            for n, why in plan.rejected.items()
+            if n not in known or n in order.sources.rejected
+        }
     _require_room(order, plan)
     if order.base:
         begin_growth(out, order.manifest, order.first_shard)
     else:
         begin(out, order.manifest, overwrite)
-    shards = make_shards(out, order.first_shard, plan, config, workers, dask, progress)
     statistics = BandStatistics(len(plan.scenes[0].bands))
     parts = []
-    for part in shards:
-        parts.append(part)
-        statistics.add_json(json.loads(part.attrs["statistics"]))
-        for name, reason in json.loads(part.attrs["rejected"]).items():
-            plan.rejected.setdefault(name, reason)
+    try:
+        for part in make_shards(out, order.first_shard, plan, config, workers, dask, progress):
+            parts.append(part)
+            statistics.add_json(json.loads(part.attrs["statistics"]))
+            for name, reason in json.loads(part.attrs["rejected"]).items():
+                plan.rejected.setdefault(name, reason)
+    except OSError as error:
+        raise ArtifactError(
+            f"{out} cannot be written ({error.strerror}) after {len(parts)} shards; make room and "
+            "give the same command again: it continues."
+        ) from error
     index = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     if index.empty:
         withdraw(out, order.first_shard)
@@ -140,7 +152,9 @@ def _grow(order: Order) -> bool:
         if held[name] != order.inputs[name]:
             order.sources.rejected[name] = "has changed since it was tiled; the archive keeps that"
         order.inputs[name] = held[name]
-        del found[name]
+        # Quarantined tiles are made again from the scenes that they were made of.
+        if name in order.sources.rejected or not base.manifest.get("quarantined"):
+            del found[name]
     order.base = base
     order.manifest = artifact.build_manifest("archive", old, {**held, **order.inputs})
     return bool(found)
@@ -185,6 +199,7 @@ def _finish(
     if base:
         index = pd.concat([base.index, index], ignore_index=True)
         left_out = pd.concat([base.rejected, left_out]).drop_duplicates("path", keep="last")
+        left_out = left_out[~left_out["path"].isin(index["tile_id"])].reset_index(drop=True)
         statistics.add_json(base.manifest["statistics"])
         is_synthetic = is_synthetic and base.attribution == SYNTHETIC
     grid = Grid(order.config.grid)
@@ -200,6 +215,9 @@ def _finish(
         "contract": build_contract(scene, plan.offset, statistics, gsd_m).to_json(),
         "statistics": statistics.to_json(),
         "offsets": {**(base.manifest["offsets"] if base else {}), **offsets},
+        "quarantined": sorted(
+            set(base.manifest.get("quarantined", [])) - set(index["tile_id"]) if base else ()
+        ),
         "n_tiles": len(index),
         "n_shards": order.first_shard + n_shards,
         "n_rejected": len(left_out),
