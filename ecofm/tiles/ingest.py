@@ -80,40 +80,60 @@ def tile(
     else:
         order.manifest = artifact.build_manifest("archive", asdict(config), order.inputs)
         if not is_begun(out) and artifact.holds_same(out, order.manifest, overwrite):
-            give_up_growth(out, int(artifact.read_manifest(out, "archive").get("n_shards", 0)))
+            give_up_growth(out)
             return _say_done(out)
-    plan = build_plan(order.sources, config, _given(order))
-    if order.base:
-        known = order.base.manifest["inputs"].keys() - set(order.base.rejected["path"])
-        plan.rejected = {
-            n: why
-            for n, why in plan.rejected.items()
-            if n not in known or n in order.sources.rejected
-        }
+    plan = _plan(order)
     _require_room(order, plan)
     if order.base:
         begin_growth(out, order.manifest, order.first_shard)
     else:
         begin(out, order.manifest, overwrite)
-    statistics = BandStatistics(len(plan.scenes[0].bands))
-    parts = []
+    made = Made(statistics=BandStatistics(len(plan.scenes[0].bands)))
     try:
         for part in make_shards(out, order.first_shard, plan, config, workers, dask, progress):
-            parts.append(part)
-            statistics.add_json(json.loads(part.attrs["statistics"]))
-            for name, reason in json.loads(part.attrs["rejected"]).items():
-                plan.rejected.setdefault(name, reason)
+            made.add(part, plan.rejected)
     except OSError as error:
         raise ArtifactError(
-            f"{out} cannot be written ({error.strerror}) after {len(parts)} shards; make room and "
-            "give the same command again: it continues."
+            f"{out} cannot be written ({error.strerror}) after {len(made.parts)} shards; make room "
+            "and give the same command again: it continues."
         ) from error
-    index = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    if index.empty:
+    for name in made.empty - made.seen:
+        plan.rejected.setdefault(name, "shows no valid pixel in the cells that it was read for")
+    if not any(len(part) for part in made.parts):
         withdraw(out, order.first_shard)
         raise nothing_usable(plan.rejected)
-    _finish(order, plan, index, statistics, len(parts))
+    _finish(order, plan, made)
     return out
+
+
+@dataclass(kw_only=True, slots=True)
+class Made:
+    """What the shards of a run hold together."""
+
+    statistics: BandStatistics
+    parts: list[pd.DataFrame] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    empty: set[str] = field(default_factory=set)
+
+    def add(self, part: pd.DataFrame, rejected: dict[str, str]) -> None:
+        """Take a shard's part of the index; the scenes that failed in it go to `rejected`."""
+        self.parts.append(part)
+        told = {key: json.loads(text) for key, text in part.attrs.items()}
+        self.statistics.add_json(told["statistics"])
+        self.seen.update(told["seen"])
+        self.empty.update(told["empty"])
+        for name, reason in told["rejected"].items():
+            rejected.setdefault(name, reason)
+
+
+def _plan(order: Order) -> Plan:
+    plan = build_plan(order.sources, order.config, _given(order))
+    if order.base:
+        # Scenes that the archive has are asked again for quarantined tiles, and are not news.
+        known = order.base.manifest["inputs"].keys() - set(order.base.rejected["path"])
+        for name in known & (plan.rejected.keys() - order.sources.rejected.keys()):
+            del plan.rejected[name]
+    return plan
 
 
 def _take_order(paths: Sequence[Path], out: Path, config: TileConfig, masks: Path | None) -> Order:
@@ -186,10 +206,10 @@ def _require_room(order: Order, plan: Plan) -> None:
         )
 
 
-def _finish(
-    order: Order, plan: Plan, index: pd.DataFrame, statistics: BandStatistics, n_shards: int
-) -> None:
+def _finish(order: Order, plan: Plan, made: Made) -> None:
     """Write the index, the table of rejected files and, last, the manifest."""
+    statistics, parts = made.statistics, made.parts
+    index = pd.concat([part for part in parts if len(part)], ignore_index=True)
     index.attrs = {}
     geometry = gpd.GeoSeries.from_wkb(index.pop("geometry"), crs=WGS84)
     index = gpd.GeoDataFrame(index, geometry=geometry)
@@ -219,7 +239,7 @@ def _finish(
             set(base.manifest.get("quarantined", [])) - set(index["tile_id"]) if base else ()
         ),
         "n_tiles": len(index),
-        "n_shards": order.first_shard + n_shards,
+        "n_shards": order.first_shard + len(parts),
         "n_rejected": len(left_out),
         "tile_px": list(chip_px),
         "attribution": SYNTHETIC if is_synthetic else " ".join([ATTRIBUTION, *years]),

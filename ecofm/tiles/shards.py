@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,23 @@ class ArrayFile:
         np.lib.format.write_array_header_1_0(file, header)
 
 
+@dataclass(slots=True)
+class Log:
+    """What became of the scenes of a shard, by name."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    """Those that showed a valid pixel somewhere."""
+    empty: set[str] = field(default_factory=set)
+    """Those that were read somewhere and showed none there."""
+
+
 def committed_part(out: Path, number: int) -> pd.DataFrame | None:
     """Return the index part of a shard that an earlier run committed whole, else None."""
     try:
         part = pd.read_parquet(shard_paths(out, number)[2])
-        json.loads(part.attrs["statistics"]), json.loads(part.attrs["rejected"])
+        for key in ("statistics", "rejected", "seen", "empty"):
+            json.loads(part.attrs[key])
         if len(part) and any(len(values) != len(part) for values in map_shard(out, number)):
             return None
     except (OSError, ValueError, KeyError, EOFError, ArrowException):
@@ -92,12 +105,12 @@ def write_shard(
     pixels_path, valid_path, part_path = shard_paths(out, number)
     grid = Grid(config.grid)
     rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
+    log = Log()
     statistics: BandStatistics | None = None
     kept, masks = ArrayFile(pixels_path), ArrayFile(valid_path)
     try:
         for job in jobs:
-            made = make_tile(job, config, rasters, failed)
+            made = make_tile(job, config, rasters, log)
             if made is None or made[1].mean() <= config.min_valid_share:
                 continue
             pixels, valid, _ = made
@@ -114,7 +127,9 @@ def write_shard(
     part = pd.DataFrame(rows, columns=[*INDEX_COLUMNS, "geometry"])
     part.attrs = {
         "statistics": json.dumps(statistics.to_json() if statistics else None),
-        "rejected": json.dumps(failed),
+        "rejected": json.dumps(log.failed),
+        "seen": json.dumps(sorted(log.seen)),
+        "empty": json.dumps(sorted(log.empty - log.seen)),
     }
     beside = part_path.with_suffix(".partial")
     part.to_parquet(beside)
@@ -123,13 +138,13 @@ def write_shard(
 
 
 def make_tile(
-    job: Job, config: TileConfig, rasters: Rasters, failed: dict[str, str]
+    job: Job, config: TileConfig, rasters: Rasters, log: Log
 ) -> tuple[Pixels, Valid, list[str]] | None:
     """Read a tile: its pixels, what is valid, and the dates that are in it.
 
     Scenes of one date are mosaicked, the first one's valid pixels before the others'; dates are
     made into one by `config.composite`. Invalid pixels are 0. A scene that cannot be read there is
-    named in `failed`.
+    named in the log.
     """
     grid = Grid(config.grid)
     layers: dict[str, Dated] = {}
@@ -144,10 +159,11 @@ def make_tile(
                 target = grid.cell(job.cell_id).geobox
                 pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
-            failed.setdefault(
+            log.failed.setdefault(
                 scene.name, str(error) if job.is_chip else f"{error} at {job.tile_id}"
             )
             continue
+        (log.seen if valid.any() else log.empty).add(scene.name)
         if date in layers:
             fill(layers[date], pixels, valid)
         else:

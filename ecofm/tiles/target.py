@@ -11,7 +11,6 @@ import pandas as pd
 from ecofm import artifact
 from ecofm.errors import ArtifactError
 from ecofm.tiles.archive import INDEX, NEXT_INDEX
-from ecofm.types import say
 
 PLAN = "plan.json"
 
@@ -115,8 +114,8 @@ def tidy(out: Path) -> None:
     shutil.rmtree(artifact.set_aside(out), ignore_errors=True)
 
 
-def give_up_growth(out: Path, first_shard: int) -> None:
+def give_up_growth(out: Path) -> None:
     """Remove what a growth that was not finished left in a finished archive."""
-    if (out / PLAN).exists() and (out / artifact.MANIFEST).exists():
-        say(f"{out}: what an unfinished --append had added is removed.")
-        withdraw(out, first_shard)
+    first_shard = artifact.read_manifest(out, "archive").get("n_shards")
+    if (out / PLAN).exists() and first_shard is not None:
+        drop_shards(out, int(first_shard))

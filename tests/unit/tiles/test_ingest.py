@@ -218,7 +218,7 @@ def geocentric(folder: Path, paint: Any) -> None:
         (cut, "cannot be read as an image"),
         (bomb, "declares 32768x16384 px in 1 bands but holds"),
         (outside, "lies outside grid"),
-        (masked, "no tile holds a valid pixel"),
+        (masked, "shows no valid pixel in the cells"),
         (timeless, "has no period"),
         (local_crs, "neither geographic nor projected|has no place"),
         (geocentric, "neither geographic nor projected"),
@@ -400,7 +400,7 @@ def test_an_overwrite_that_fails_brings_the_old_archive_back(tmp_path: Path, pai
     paint.tile(tmp_path / "in", out)
     before = paint.hashes(out)
     masked(tmp_path, paint)
-    with pytest.raises(SceneError, match="no tile holds a valid pixel"):
+    with pytest.raises(SceneError, match="shows no valid pixel"):
         paint.tile(tmp_path / "a_2019.tif", out, overwrite=True)
     assert paint.hashes(out) == before
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out"]
