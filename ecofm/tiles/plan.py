@@ -40,7 +40,8 @@ class TileConfig:
     band, the date nearest to that median, or the date farthest from cloud and nearest to the
     middle of the period."""
     bands: tuple[str, ...] | None = None
-    """Names of all bands in file order, or a choice of them by name; None takes all."""
+    """Names of all bands in file order, or a choice of them by name (`B04,B03,B02`); None takes
+    all."""
     offset: float | None = None
     """Added to stored numbers to get reflectance, -1000 or 0; None resolves it for each scene."""
     scl_masked: tuple[int, ...] = CLOUDS
@@ -61,6 +62,8 @@ class TileConfig:
         Grid(self.grid)
         if self.period is not None:
             parse_period(self.period)
+        if self.bands is not None:
+            self.bands = tuple(name for given in self.bands for name in given.split(","))
         if self.bands is not None and (
             not all(self.bands) or len(set(self.bands)) < len(self.bands)
         ):
