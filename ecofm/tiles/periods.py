@@ -12,6 +12,7 @@ DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})[-_.]?([0-9]{2})[-_.]?([0-9]{2}
 YEAR = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2}(?:-Q[1-4])?)(?![0-9])")
 PERIOD = re.compile(r"[0-9]{4}(-Q[1-4]|-[0-9]{2}-[0-9]{2})?")
 PERS = ("date", "quarter", "year")
+EPOCH = datetime.date(1970, 1, 1).toordinal()
 MAX_APART_DAYS = 1  # a pass near midnight has two dates
 
 
@@ -101,3 +102,11 @@ def middle_day(period: str) -> datetime.date:
         return datetime.date.fromisoformat(period)
     month = 3 * int(period[-1]) - 1 if "Q" in period else 7
     return datetime.date(int(period[:4]), month, 15 if "Q" in period else 1)
+
+
+def day_number(period: str, dates: Sequence[str] = ()) -> int:
+    """Return the mean of some dates, else the middle of a period, in days since 1970-01-01."""
+    if not dates:
+        return 0 if period == "none" else middle_day(period).toordinal() - EPOCH
+    days = [datetime.date.fromisoformat(date).toordinal() for date in dates]
+    return round(sum(days) / len(days)) - EPOCH

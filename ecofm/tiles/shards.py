@@ -18,6 +18,7 @@ from ecofm.errors import SceneError
 from ecofm.grid import Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
+from ecofm.tiles.periods import day_number
 from ecofm.tiles.pixels import read_chip, read_onto
 from ecofm.tiles.plan import Job, TileConfig
 from ecofm.tiles.radiometry import BandStatistics
@@ -192,6 +193,7 @@ def _describe(
         "shard": shard,
         "row": row,
         "dates": ",".join(dates),
+        "day": day_number(job.period, dates),
         "checksum": checksum_tile(pixels, valid),
         "geometry": grid.cell(job.cell_id).polygon().wkb if job.has_place else None,
     }
