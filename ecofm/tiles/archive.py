@@ -158,7 +158,10 @@ class Archive:
         """Shard, row and checksum of each tile: 16 bytes each."""
         table = self.columns(["shard", "row", "checksum"])
         shards, rows = (np.array(table[name].to_numpy(), np.int32) for name in ("shard", "row"))
-        return shards, rows, _parse_checksums(table)
+        checksums = _parse_checksums(table)
+        del table
+        pa.default_memory_pool().release_unused()
+        return shards, rows, checksums
 
     def name(self, tile_index: int) -> str:
         """Return a tile's id."""
