@@ -44,6 +44,8 @@ class Contract:
     """Mean stored number of each band over valid pixels."""
     std: tuple[float, ...]
     """Standard deviation of each band, in stored numbers."""
+    wavelengths_nm: tuple[float | None, ...] = ()
+    """Central wavelength of each band, None where the name does not tell; empty when unknown."""
 
     def require_match(self, other: Contract, this: str, that: str) -> None:
         """Raise ContractError unless bands, dtype, scale and offset agree.

@@ -29,7 +29,7 @@ from ecofm.rank.items import ItemPairs, pair_items, read_members
 from ecofm.rank.losses import davidson_loss_torch
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, open_archives
-from ecofm.tiles.scenes import Pixels, Valid
+from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Progress, say
 
 

@@ -9,15 +9,22 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
-from ecofm.tiles.scenes import Pixels, Valid
+from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
+Packed = npt.NDArray[np.uint8]
+INDEX, NEXT_INDEX = "index.parquet", "index.next.parquet"
 INDEX_COLUMNS = [
-    "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "checksum",
+    "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "day",
+    "checksum",
 ]  # fmt: skip
 MAX_SHARDS_MAPPED = 4096  # two maps each; Linux allows a process 65,530
 
@@ -28,9 +35,30 @@ class TileError(EcofmError):
 
 def checksum_tile(pixels: Pixels, valid: Valid) -> str:
     """Return the xxh3 of a tile's bytes: (band, height, width) and (height, width) bool."""
-    digest = xxhash.xxh3_64(np.ascontiguousarray(pixels).data)
-    digest.update(np.packbits(valid, axis=-1).data)
-    return digest.hexdigest()
+    return f"{_digest(np.ascontiguousarray(pixels), np.packbits(valid, axis=-1)):016x}"
+
+
+def _digest(pixels: Pixels, packed: Pixels) -> int:
+    digest = xxhash.xxh3_64(pixels.data)
+    digest.update(packed.data)
+    return digest.intdigest()
+
+
+def _parse_checksums(table: pa.Table) -> npt.NDArray[np.uint64]:
+    """Return the column of hexadecimal checksums as numbers, 8 bytes each."""
+    texts = table["checksum"].cast(pa.binary()).cast(pa.binary(16))
+    digits = np.concatenate(
+        [
+            np.frombuffer(c.buffers()[1], np.uint8)[16 * c.offset :][: 16 * len(c)]
+            for c in texts.chunks
+        ]
+    ).reshape(-1, 16)
+    nibbles = np.where(digits < ord("a"), digits - ord("0"), digits - (ord("a") - 10))
+    return (
+        np.ascontiguousarray(nibbles[:, ::2] << 4 | nibbles[:, 1::2])
+        .view(">u8")[:, 0]
+        .astype(np.uint64)
+    )
 
 
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path, Path]:
@@ -80,26 +108,66 @@ class Archive:
     @cached_property
     def index(self) -> gpd.GeoDataFrame:
         """The index, one row a tile, in storage order."""
-        path = self.path / "index.parquet"
         try:
-            # Parquet has no checksum of its own, and a wrong cell_id would go unnoticed.
-            if hash_file(path) != self.manifest.get("index_hash"):
-                raise ValueError("its hash is not the manifest's")
-            return gpd.read_parquet(path)
+            return gpd.read_parquet(self._index_path)
         except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{path} cannot be read ({error}); make the archive again with `ecofm tile`."
-            ) from error
+            raise self._damaged_index(error) from error
 
     @cached_property
-    def _places(self) -> tuple[Any, Any, list[str], list[str]]:
-        index = self.index
-        return (
-            index["shard"].to_numpy(),
-            index["row"].to_numpy(),
-            index["checksum"].tolist(),
-            index["tile_id"].tolist(),
+    def _index_path(self) -> Path:
+        """The index that the manifest means: of a growing archive there are two for a moment."""
+        wanted = self.manifest.get("index_hash")
+        try:
+            # Parquet has no checksum of its own, and a wrong cell_id would go unnoticed.
+            for path in (self.path / INDEX, self.path / NEXT_INDEX):
+                if path.exists() and hash_file(path) == wanted:
+                    return path
+            raise ValueError("its hash is not the manifest's")
+        except (OSError, ValueError) as error:
+            raise self._damaged_index(error) from error
+
+    def _damaged_index(self, error: Exception) -> ArtifactError:
+        return ArtifactError(
+            f"{self.path / INDEX} cannot be read ({error}); make the archive again with "
+            "`ecofm tile`."
         )
+
+    @property
+    def rejected(self) -> pd.DataFrame:
+        """What was left out: path (or tile_id) and reason."""
+        path = self.path / "rejected.parquet"
+        if not path.exists():
+            return pd.DataFrame({"path": [], "reason": []}, dtype=str)
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
+
+    def columns(self, names: list[str]) -> pa.Table:
+        """Return some columns of the index, in its order; those that it lacks are left out."""
+        try:
+            known = set(pq.read_schema(self._index_path).names)
+            return pq.read_table(self._index_path, columns=[n for n in names if n in known])
+        except (OSError, ValueError) as error:
+            raise self._damaged_index(error) from error
+
+    @cached_property
+    def _places(
+        self,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.uint64]]:
+        """Shard, row and checksum of each tile: 16 bytes each."""
+        table = self.columns(["shard", "row", "checksum"])
+        shards, rows = (np.array(table[name].to_numpy(), np.int32) for name in ("shard", "row"))
+        checksums = _parse_checksums(table)
+        del table
+        pa.default_memory_pool().release_unused()
+        return shards, rows, checksums
+
+    def name(self, tile_index: int) -> str:
+        """Return a tile's id."""
+        if "index" in self.__dict__:
+            return str(self.index["tile_id"].iloc[tile_index])
+        return str(self.columns(["tile_id"])["tile_id"][tile_index].as_py())
 
     @property
     def n_tiles(self) -> int:
@@ -109,10 +177,12 @@ class Archive:
     @property
     def periods(self) -> list[str]:
         """The periods that the tiles stand for, in order."""
-        return sorted(self.index["period"].unique())
+        return sorted(self.columns(["period"])["period"].unique().to_pylist())
 
     def _shard(self, shard: int) -> tuple[Pixels, Pixels]:
         """Return the maps of a shard's pixels and masks; safe in threads."""
+        if (found := self._shards.get(shard)) is not None:
+            return found
         with self._lock:
             if shard not in self._shards:
                 maps = map_shard(self.path, shard)
@@ -126,7 +196,8 @@ class Archive:
                     raise ValueError("another shape or number type than the manifest's")
                 while len(self._shards) >= MAX_SHARDS_MAPPED:
                     del self._shards[next(iter(self._shards))]
-                self._shards[shard] = maps
+                # Plain arrays: a memmap makes every view of it slower to build.
+                self._shards[shard] = (np.asarray(maps[0]), np.asarray(maps[1]))
             return self._shards[shard]
 
     def read(self, tile_index: int) -> tuple[Pixels, Valid]:
@@ -134,26 +205,51 @@ class Archive:
 
         Raises TileError, with the tile's id, when the bytes do not match their checksum.
         """
-        shards, rows, checksums, tile_ids = self._places
-        tile_id = tile_ids[tile_index]
+        row, packed = self._row(tile_index, check=True)
+        valid = np.unpackbits(packed, axis=-1, count=row.shape[-1]).astype(bool)
+        return np.array(row), valid
+
+    def read_into(
+        self,
+        tile_index: int,
+        pixels: Pixels,
+        valid: Valid,
+        corner: tuple[int, int] = (0, 0),
+        *,
+        check: bool = True,
+    ) -> None:
+        """Read a tile, or a window of it with its top left at `corner`, into given arrays.
+
+        `pixels` is (band, height, width), `valid` (height, width). The bytes are hashed where they
+        are mapped, and copied once. Raises TileError as `read` does.
+        """
+        row, packed = self._row(tile_index, check)
+        (top, left), (height, width) = corner, valid.shape
+        lines = slice(top, top + height)
+        np.copyto(pixels, row[:, lines, left : left + width])
+        bits = np.unpackbits(packed[lines], axis=-1, count=row.shape[-1])
+        np.copyto(valid, bits[:, left : left + width].view(bool))
+
+    def _row(self, tile_index: int, check: bool) -> tuple[Pixels, Packed]:
+        """Return where a tile's pixels and packed mask are mapped."""
+        shards, rows, checksums = self._places
         try:
-            maps = self._shard(int(shards[tile_index]))
+            pixels, valid = self._shard(int(shards[tile_index]))
             row = int(rows[tile_index])
-            if not 0 <= row < len(maps[0]):
+            if not 0 <= row < len(pixels):
                 raise ValueError(f"no row {row}")
         except (OSError, ValueError, EOFError) as error:
             raise TileError(
-                f"tile {tile_id} of {self.path}: shard {shards[tile_index]} is damaged or missing "
-                f"({error}); tile its scenes again"
+                f"tile {self.name(tile_index)} of {self.path}: shard {shards[tile_index]} is "
+                f"damaged or missing ({error}); tile its scenes again"
             ) from error
-        pixels = np.array(maps[0][row])
-        valid = np.unpackbits(maps[1][row], axis=-1, count=pixels.shape[-1]).astype(bool)
-        if checksum_tile(pixels, valid) != checksums[tile_index]:
+        found = pixels[row], np.asarray(valid[row], np.uint8)
+        if check and _digest(*found) != checksums[tile_index]:
             raise TileError(
-                f"tile {tile_id} of {self.path} has another checksum than when it was written; "
-                "tile its scenes again"
+                f"tile {self.name(tile_index)} of {self.path} has another checksum than when it "
+                "was written; tile its scenes again"
             )
-        return pixels, valid
+        return found
 
 
 def open_archive(path: Path) -> Archive:

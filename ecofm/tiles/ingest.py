@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,39 @@ import pandas as pd
 from ecofm import artifact
 from ecofm.errors import ArtifactError
 from ecofm.grid import WGS84, Grid
-from ecofm.tiles.plan import Plan, TileConfig, build_plan, find_rasters, hash_pixels, nothing_usable
+from ecofm.tiles.archive import Archive
+from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
+from ecofm.tiles.products import Sign
 from ecofm.tiles.radiometry import BandStatistics, build_contract
-from ecofm.tiles.scenes import Rasters
-from ecofm.tiles.shards import committed_part, write_shard
+from ecofm.tiles.sources import Sources, find_masks, find_sources, hash_file, hash_source
+from ecofm.tiles.target import begin, begin_growth, commit, give_up_growth, is_begun, tidy, withdraw
+from ecofm.tiles.workers import make_shards
 from ecofm.types import Progress, say
 
 __all__ = ["TileConfig", "tile"]
 
-PLAN = "plan.json"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 SYNTHETIC = "Synthetic imagery of a procedural country; no place on Earth"
-LONG_S = 60
+
+
+@dataclass(kw_only=True, slots=True)
+class Order:
+    """One call of `tile`: what was found, what is there already, and what there shall be."""
+
+    out: Path
+    config: TileConfig
+    sources: Sources
+    inputs: dict[str, str]
+    masks: dict[str, Path]
+    sign: Sign | None = None
+    base: Archive | None = None
+    """The archive that grows."""
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def first_shard(self) -> int:
+        """Number of the first shard to write."""
+        return int(self.base.manifest["n_shards"]) if self.base else 0
 
 
 def tile(
@@ -35,47 +55,149 @@ def tile(
     out: Path,
     config: TileConfig,
     *,
+    masks: Path | None = None,
+    append: bool = False,
     overwrite: bool = False,
+    workers: int | None = 1,
+    dask: Path | None = None,
+    sign: Sign | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write the archive of some scenes, or of folders of chips, and return its folder.
 
     Files that cannot be used are left out, with the reason, in `rejected.parquet`. The same call
-    continues what was interrupted. Raises SceneError when nothing is usable.
+    continues what was interrupted. With `append` a finished archive grows by what is new, and
+    nothing that it has is written again. `masks` is a folder with rasters named as the scenes are:
+    what is not 0 there is invalid. `workers` are processes, `dask` a YAML of a cluster (see
+    `ecofm.tiles.workers`). `sign` makes URLs readable. Raises SceneError when nothing is usable.
     """
-    files = find_rasters(paths)
-    inputs = {name: hash_pixels(path) for name, path in files.items()}
-    manifest = artifact.build_manifest("archive", asdict(config), inputs)
+    order = _take_order(paths, out, config, masks)
+    order.sign = sign
     artifact.recover(out)
-    if not _is_open(out) and artifact.holds_same(out, manifest, overwrite):
-        (out / PLAN).unlink(missing_ok=True)  # a kill came between the last two steps
-        shutil.rmtree(artifact.set_aside(out), ignore_errors=True)
-        say(f"{out} is done already: the same scenes and options.")
-        return out
-    plan = build_plan(files, config)
-    _require_room(out, plan, config)
-    _begin(out, manifest, overwrite)
-    parts, statistics = _write_shards(out, plan, config, progress)
-    index = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    if index.empty:
-        _withdraw(out)
+    if append and (out / artifact.MANIFEST).exists():
+        if not _grow(order):
+            return _say_done(out)
+    else:
+        order.manifest = artifact.build_manifest("archive", asdict(config), order.inputs)
+        if not is_begun(out) and artifact.holds_same(out, order.manifest, overwrite):
+            give_up_growth(out)
+            return _say_done(out)
+    plan = _plan(order)
+    _require_room(order, plan)
+    if order.base:
+        begin_growth(out, order.manifest, order.first_shard)
+    else:
+        begin(out, order.manifest, overwrite)
+    made = Made(statistics=BandStatistics(len(plan.scenes[0].bands)))
+    try:
+        for part in make_shards(out, order.first_shard, plan, config, workers, dask, progress):
+            made.add(part, plan.rejected)
+    except OSError as error:
+        raise ArtifactError(
+            f"{out} cannot be written ({error.strerror}) after {len(made.parts)} shards; make room "
+            "and give the same command again: it continues."
+        ) from error
+    for name in made.empty - made.seen:
+        plan.rejected.setdefault(name, "shows no valid pixel in the cells that it was read for")
+    if not any(len(part) for part in made.parts):
+        withdraw(out, order.first_shard)
         raise nothing_usable(plan.rejected)
-    _finish(out, manifest, index, statistics, plan, config)
+    _finish(order, plan, made)
     return out
 
 
-def _is_open(out: Path) -> bool:
-    """Return whether `out` is an archive that was begun and not finished."""
-    return (out / PLAN).is_file() and not (out / artifact.MANIFEST).exists()
+@dataclass(kw_only=True, slots=True)
+class Made:
+    """What the shards of a run hold together."""
+
+    statistics: BandStatistics
+    parts: list[pd.DataFrame] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    empty: set[str] = field(default_factory=set)
+
+    def add(self, part: pd.DataFrame, rejected: dict[str, str]) -> None:
+        """Take a shard's part of the index; the scenes that failed in it go to `rejected`."""
+        self.parts.append(part)
+        told = {key: json.loads(text) for key, text in part.attrs.items()}
+        self.statistics.add_json(told["statistics"])
+        self.seen.update(told["seen"])
+        self.empty.update(told["empty"])
+        for name, reason in told["rejected"].items():
+            rejected.setdefault(name, reason)
 
 
-def _require_room(out: Path, plan: Plan, config: TileConfig) -> None:
+def _plan(order: Order) -> Plan:
+    plan = build_plan(order.sources, order.config, _given(order))
+    if order.base:
+        # Scenes that the archive has are asked again for quarantined tiles, and are not news.
+        known = order.base.manifest["inputs"].keys() - set(order.base.rejected["path"])
+        for name in known & (plan.rejected.keys() - order.sources.rejected.keys()):
+            del plan.rejected[name]
+    return plan
+
+
+def _take_order(paths: Sequence[Path], out: Path, config: TileConfig, masks: Path | None) -> Order:
+    sources = find_sources(paths, chips=is_for_chips(config))
+    inputs = {name: hash_source(source) for name, source in sources.found.items()}
+    inputs |= dict.fromkeys(sources.rejected, "rejected")
+    found = find_masks(masks, sources) if masks else {}
+    inputs |= {f"mask:{name}": hash_file(path) for name, path in found.items()}
+    return Order(out=out, config=config, sources=sources, inputs=inputs, masks=found)
+
+
+def _say_done(out: Path) -> Path:
+    tidy(out)
+    say(f"{out} is done already: the same scenes and options.")
+    return out
+
+
+def _grow(order: Order) -> bool:
+    """Keep only what is new in an order; False when nothing is.
+
+    Raises ArtifactError when the archive has other options.
+    """
+    base = Archive(order.out)
+    old, new = base.manifest["config"], json.loads(json.dumps(asdict(order.config)))
+    # A period given with --period is of the scenes, not of the archive.
+    differing = [key for key in new if key != "period" and old.get(key) != new[key]]
+    if differing or "n_shards" not in base.manifest:
+        what = ", ".join(f"{key}={old.get(key)}" for key in differing) or "an older format"
+        raise ArtifactError(
+            f"{order.out} was made with {what}; --append needs the same options, or make it again "
+            "with --overwrite."
+        )
+    held: dict[str, str] = base.manifest["inputs"]
+    found = order.sources.found
+    for name in [name for name in found if name in held]:
+        if held[name] != order.inputs[name]:
+            order.sources.rejected[name] = "has changed since it was tiled; the archive keeps that"
+        order.inputs[name] = held[name]
+        # Quarantined tiles are made again from the scenes that they were made of.
+        if name in order.sources.rejected or not base.manifest.get("quarantined"):
+            del found[name]
+    order.base = base
+    order.manifest = artifact.build_manifest("archive", old, {**held, **order.inputs})
+    return bool(found)
+
+
+def _given(order: Order) -> Given:
+    return Given(
+        hashes=order.inputs,
+        masks=order.masks,
+        sign=order.sign,
+        base=order.base.contract if order.base else None,
+        tile_ids=frozenset(order.base.index["tile_id"]) if order.base else frozenset(),
+    )
+
+
+def _require_room(order: Order, plan: Plan) -> None:
     """Say what the archive may need; raises ArtifactError when the disk is clearly too small."""
-    n_bytes = len(plan.jobs) * plan.tile_bytes(Grid(config.grid))
+    out = order.out
+    n_bytes = len(plan.jobs) * plan.tile_bytes(Grid(order.config.grid))
     say(f"{len(plan.jobs)} tiles at most, {n_bytes / 1e9:.3g} GB on disk.")
     place = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
-    written = sum(path.stat().st_size for path in out.glob("shards/*")) if _is_open(out) else 0
+    written = sum(path.stat().st_size for path in out.glob("shards/*")) if is_begun(out) else 0
     # Cells without a valid pixel are not kept, so only half of the promise is held against it.
     if n_bytes / 2 > free + written:
         raise ArtifactError(
@@ -84,102 +206,42 @@ def _require_room(out: Path, plan: Plan, config: TileConfig) -> None:
         )
 
 
-def _begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder with its plan in one step; what it replaces waits aside until the end."""
-    target, old = out.resolve(), artifact.set_aside(out)
-    if _is_open(out):
-        if artifact.is_same(artifact.read_json(out / PLAN), manifest):
-            return
-        if not overwrite:
-            raise ArtifactError(
-                f"{out} was begun with other scenes or options; give --overwrite, or another --out."
-            )
-        shutil.rmtree(target)
-    elif (target / artifact.MANIFEST).exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    beside = target.with_name(f".{target.name}.partial")
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        (beside / "shards").mkdir(parents=True)
-        artifact.write_json(beside / PLAN, manifest)
-        beside.rename(target)
-    except OSError as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        _withdraw(out)
-        raise artifact.unwritable(out, error) from error
-
-
-def _withdraw(out: Path) -> None:
-    """Remove what was begun; the archive that it was to replace comes back."""
-    target, old = out.resolve(), artifact.set_aside(out)
-    shutil.rmtree(target, ignore_errors=True)
-    if old.exists():
-        old.rename(target)
-
-
-def _write_shards(
-    out: Path, plan: Plan, config: TileConfig, progress: Progress | None
-) -> tuple[list[pd.DataFrame], BandStatistics]:
-    """Make the shards that no earlier run has committed; the failures go to `plan.rejected`."""
-    starts = range(0, len(plan.jobs), config.shard_tiles)
-    statistics = BandStatistics(len(plan.scenes[0].bands))
-    parts = []
-    begun, n_made = time.monotonic(), 0
-    with Rasters() as rasters:
-        for number, start in enumerate(starts):
-            part = committed_part(out, number)
-            if part is None:
-                jobs = plan.jobs[start : start + config.shard_tiles]
-                part = write_shard(out, number, jobs, config, rasters)
-                n_made += 1
-                left_s = (time.monotonic() - begun) * (len(starts) - number - 1)
-                if n_made == 1 and left_s > LONG_S:
-                    say(f"about {left_s / 60:.0f} minutes to go.")
-            parts.append(part)
-            statistics.add_json(json.loads(part.attrs["statistics"]))
-            for name, reason in json.loads(part.attrs["rejected"]).items():
-                plan.rejected.setdefault(name, reason)
-            if progress:
-                progress(number + 1, len(starts))
-    return parts, statistics
-
-
-def _finish(
-    out: Path,
-    manifest: dict[str, Any],
-    index: pd.DataFrame,
-    statistics: BandStatistics,
-    plan: Plan,
-    config: TileConfig,
-) -> None:
+def _finish(order: Order, plan: Plan, made: Made) -> None:
     """Write the index, the table of rejected files and, last, the manifest."""
+    statistics, parts = made.statistics, made.parts
+    index = pd.concat([part for part in parts if len(part)], ignore_index=True)
     index.attrs = {}
     geometry = gpd.GeoSeries.from_wkb(index.pop("geometry"), crs=WGS84)
     index = gpd.GeoDataFrame(index, geometry=geometry)
-    index.to_parquet(out / "index.parquet")
     left_out = pd.DataFrame(sorted(plan.rejected.items()), columns=["path", "reason"], dtype=str)
-    left_out.to_parquet(out / "rejected.parquet")
-    grid = Grid(config.grid)
+    is_synthetic = all(scene.synthetic for scene in plan.scenes)
+    base = order.base
+    if base:
+        index = pd.concat([base.index, index], ignore_index=True)
+        left_out = pd.concat([base.rejected, left_out]).drop_duplicates("path", keep="last")
+        left_out = left_out[~left_out["path"].isin(index["tile_id"])].reset_index(drop=True)
+        statistics.add_json(base.manifest["statistics"])
+        is_synthetic = is_synthetic and base.attribution == SYNTHETIC
+    grid = Grid(order.config.grid)
     scene = plan.scenes[0]
     gsd_m = None
     if grid.kind != "none":
-        gsd_m = grid.gsd_m(float(geometry.iloc[len(index) // 2].centroid.y))
+        gsd_m = grid.gsd_m(float(index.geometry.iloc[len(index) // 2].centroid.y))
     chip_px = scene.shape_px if plan.jobs[0].is_chip else (grid.tile_px, grid.tile_px)
-    years = sorted({period[:4] for period in index["period"]} - {"none"})
-    is_synthetic = all(scene.synthetic for scene in plan.scenes)
-    artifact.sync_folder(out)
-    artifact.write_json(
-        out / artifact.MANIFEST,
-        {
-            **manifest,
-            "contract": build_contract(scene, statistics, gsd_m).to_json(),
-            "n_tiles": len(index),
-            "n_rejected": len(left_out),
-            "tile_px": list(chip_px),
-            "attribution": SYNTHETIC if is_synthetic else " ".join([ATTRIBUTION, *years]),
-            "index_hash": artifact.hash_file(out / "index.parquet"),
-        },
-    )
-    (out / PLAN).unlink()
-    shutil.rmtree(artifact.set_aside(out), ignore_errors=True)
+    years = sorted({period[:4] for period in index["period"].unique()} - {"none"})
+    offsets = {s.name: f"{s.offset:g}, by {s.offset_said_by}" for s in plan.scenes if s.offset}
+    manifest = {
+        **order.manifest,
+        "contract": build_contract(scene, plan.offset, statistics, gsd_m).to_json(),
+        "statistics": statistics.to_json(),
+        "offsets": {**(base.manifest["offsets"] if base else {}), **offsets},
+        "quarantined": sorted(
+            set(base.manifest.get("quarantined", [])) - set(index["tile_id"]) if base else ()
+        ),
+        "n_tiles": len(index),
+        "n_shards": order.first_shard + len(parts),
+        "n_rejected": len(left_out),
+        "tile_px": list(chip_px),
+        "attribution": SYNTHETIC if is_synthetic else " ".join([ATTRIBUTION, *years]),
+    }
+    commit(order.out, manifest, index, left_out)

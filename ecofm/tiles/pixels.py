@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +16,65 @@ from rasterio.windows import Window
 
 from ecofm.errors import SceneError
 from ecofm.grid import apply, pixel_outlines
-from ecofm.tiles.scenes import Pixels, Rasters, Scene, Valid
+from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.scenes import Part, Scene
 
 ALIGNED_PX = 1e-3
 MAX_CHIP_BYTES = 2**29
 MAX_WINDOW_PX = 2**26  # float32, twice: half a GiB
 N_BORDER = 17
+CLOUDS = (0, 1, 3, 8, 9, 10)
+"""SCL: nodata, defective, shadow, cloud of medium and high probability, cirrus."""
 
 
-def read_onto(scene: Scene, target: GeoBox, rasters: Rasters) -> tuple[Pixels, Valid]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How scenes are read onto cells."""
+
+    resampling: str = "bilinear"
+    """For reflectance: `bilinear` or `cubic`. Classes and masks are always `nearest`."""
+    masked_classes: tuple[int, ...] = CLOUDS
+    """Classes of SCL that are invalid."""
+
+
+@dataclass(slots=True)
+class Layer:
+    """What one part of a scene shows of a cell."""
+
+    pixels: Pixels
+    valid: Valid
+    covered: Valid
+    """Where the raster reaches, whatever it holds there."""
+    has_zero_nodata: bool
+    """0 is nodata: then a pixel is invalid where all bands of the scene are 0, for one may be
+    truly dark."""
+
+
+def read_onto(
+    scene: Scene, target: GeoBox, rasters: Rasters, reading: Reading | None = None
+) -> tuple[Pixels, Valid]:
     """Read a scene onto a cell: (band, height, width) in the stored type and a valid mask.
 
-    Where the scene is aligned with the cell within 0.001 px the bytes are copied, else they are
-    resampled (bilinear, each pixel weighted by its validity, so that nodata never bleeds in).
+    Where a part is aligned with the cell within 0.001 px the bytes are copied, else they are
+    resampled (each pixel weighted by its validity, so that nodata never bleeds in). What the
+    classification or a mask hides is invalid.
     """
-    assert scene.geobox is not None, "chips are read whole"
-    with rasters.use(scene.path) as dataset:
-        corner = _offset_between(scene.geobox, target)
-        if corner is not None:
-            return _copy(dataset, scene, target, *corner)
-        return _resample(dataset, scene, scene.geobox, target)
+    reading = reading or Reading()
+    method = Resampling[reading.resampling]
+    layers = [_read_part(part, scene.dtype, target, rasters, method) for part in scene.parts]
+    pixels = layers[0].pixels if len(layers) == 1 else np.concatenate([x.pixels for x in layers])
+    valid = np.logical_and.reduce([layer.covered for layer in layers])
+    for layer in layers:
+        if not layer.has_zero_nodata:
+            valid &= layer.valid
+    if any(layer.has_zero_nodata for layer in layers):
+        valid &= np.logical_or.reduce([x.valid for x in layers if x.has_zero_nodata])
+    if scene.classes is not None and reading.masked_classes and valid.any():
+        classes = _read_classes(scene.classes, target, rasters)
+        valid &= ~np.isin(classes, reading.masked_classes)
+    if scene.mask is not None and valid.any():
+        valid &= _read_classes(scene.mask, target, rasters) == 0
+    return _shifted(pixels, scene), valid
 
 
 def read_chip(scene: Scene, rasters: Rasters) -> tuple[Pixels, Valid]:
@@ -42,8 +82,52 @@ def read_chip(scene: Scene, rasters: Rasters) -> tuple[Pixels, Valid]:
     n_bytes = scene.shape_px[0] * scene.shape_px[1] * len(scene.bands) * 2
     if n_bytes > MAX_CHIP_BYTES:
         raise SceneError(f"is {scene.shape_px} px; too large for a chip")
-    with rasters.use(scene.path) as dataset:
-        return _read(dataset, scene, Window(0, 0, dataset.width, dataset.height))
+    part = scene.parts[0]
+    with rasters.use(part.path) as dataset:
+        pixels, valid, _ = _read(dataset, part, Window(0, 0, dataset.width, dataset.height))
+    if scene.mask is not None:
+        with rasters.use(scene.mask.path) as dataset:
+            if dataset.shape != valid.shape:
+                raise SceneError(f"is {valid.shape} px, and its mask {dataset.shape} px")
+            valid &= dataset.read(1) == 0
+    return _shifted(pixels, scene), valid
+
+
+def _shifted(pixels: Pixels, scene: Scene) -> Pixels:
+    """Return the pixels with the archive's offset: what would be below zero reflectance is 0."""
+    if not scene.shift:
+        return pixels
+    limits = np.iinfo(scene.dtype)
+    moved = pixels.astype(np.int32) + scene.shift
+    return moved.clip(max(limits.min, 0), limits.max).astype(scene.dtype)
+
+
+def _read_part(
+    part: Part, dtype: str, target: GeoBox, rasters: Rasters, method: Resampling
+) -> Layer:
+    assert part.geobox is not None, "chips are read whole"
+    with rasters.use(part.path) as dataset:
+        corner = _offset_between(part.geobox, target)
+        if corner is not None:
+            return _copy(dataset, part, dtype, target, *corner)
+        return _resample(dataset, part, dtype, target, method)
+
+
+def _read_classes(part: Part, target: GeoBox, rasters: Rasters) -> Pixels:
+    """Return a raster of classes on a cell, 0 where it does not reach."""
+    assert part.geobox is not None, "a class raster of a placed scene has a place"
+    classes = np.zeros(target.shape, np.uint8)
+    window = _window_of(part.geobox, target)
+    if window is None:
+        return classes
+    with rasters.use(part.path) as dataset:
+        _require_small(window)
+        stored = dataset.read(part.numbers[0], window=window)
+        if stored.dtype != np.uint8:
+            stored = np.clip(stored, 0, 255).astype(np.uint8)
+        warp = _warp_of(part.geobox, dataset, window, target, Resampling.nearest)
+        reproject(stored, classes, **warp)
+    return classes
 
 
 def _offset_between(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
@@ -60,69 +144,98 @@ def _offset_between(source: GeoBox, target: GeoBox) -> tuple[int, int] | None:
     return (int(place[0]), int(place[1])) if off < ALIGNED_PX else None
 
 
-def _read(dataset: rasterio.DatasetReader, scene: Scene, window: Window) -> tuple[Pixels, Valid]:
-    """Read a window and its mask.
+def _read(
+    dataset: rasterio.DatasetReader, part: Part, window: Window
+) -> tuple[Pixels, Valid, bool]:
+    """Read a window, its mask, and whether 0 is nodata.
 
     A nodata value that no measurement has (all but 0) makes a pixel invalid where any band holds
     it; 0 only where all bands do, because a band may be truly dark.
     """
-    pixels = dataset.read(scene.band_numbers, window=window)
-    flags = dataset.mask_flag_enums[scene.band_numbers[0] - 1]
-    nodata = dataset.nodatavals[scene.band_numbers[0] - 1]
-    has_alpha = MaskFlags.alpha in flags and dataset.count > len(scene.band_numbers)
+    first = part.numbers[0] - 1
+    pixels = dataset.read(part.numbers, window=window)
+    flags = dataset.mask_flag_enums[first]
+    nodata = dataset.nodatavals[first]
+    has_alpha = MaskFlags.alpha in flags and dataset.count > len(part.numbers)
     if has_alpha or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags):
-        return pixels, dataset.dataset_mask(window=window) > 0
+        return pixels, dataset.dataset_mask(window=window) > 0, False
+    nodata = part.nodata if nodata is None else nodata
     if nodata is None:
-        return pixels, np.ones(pixels.shape[1:], bool)
+        return pixels, np.ones(pixels.shape[1:], bool), False
     if nodata == 0:
-        return pixels, (pixels != 0).any(axis=0)
-    return pixels, (pixels != np.float32(nodata)).all(axis=0)
+        return pixels, (pixels != 0).any(axis=0), True
+    return pixels, (pixels != np.float32(nodata)).all(axis=0), False
 
 
 def _copy(
-    dataset: rasterio.DatasetReader, scene: Scene, target: GeoBox, left: int, top: int
-) -> tuple[Pixels, Valid]:
-    pixels = np.zeros((len(scene.bands), *target.shape), scene.dtype)
-    valid = np.zeros(target.shape, bool)
+    dataset: rasterio.DatasetReader, part: Part, dtype: str, target: GeoBox, left: int, top: int
+) -> Layer:
     x0, y0 = max(left, 0), max(top, 0)
     x1 = min(left + target.width, dataset.width)
     y1 = min(top + target.height, dataset.height)
+    if (x1 - x0, y1 - y0) == (target.width, target.height):
+        pixels, valid, is_zero = _read(dataset, part, Window(x0, y0, x1 - x0, y1 - y0))
+        return Layer(pixels, valid, np.ones(target.shape, bool), is_zero)
+    pixels = np.zeros((len(part.numbers), *target.shape), dtype)
+    valid, covered = np.zeros(target.shape, bool), np.zeros(target.shape, bool)
+    is_zero = False
     if x1 > x0 and y1 > y0:
         inside = (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         window = Window(x0, y0, x1 - x0, y1 - y0)
-        pixels[(slice(None), *inside)], valid[inside] = _read(dataset, scene, window)
-    return pixels, valid
+        pixels[(slice(None), *inside)], valid[inside], is_zero = _read(dataset, part, window)
+        covered[inside] = True
+    return Layer(pixels, valid, covered, is_zero)
 
 
 def _resample(
-    dataset: rasterio.DatasetReader, scene: Scene, source: GeoBox, target: GeoBox
-) -> tuple[Pixels, Valid]:
-    pixels = np.zeros((len(scene.bands), *target.shape), scene.dtype)
-    window = _window_of(source, target)
+    dataset: rasterio.DatasetReader, part: Part, dtype: str, target: GeoBox, method: Resampling
+) -> Layer:
+    assert part.geobox is not None, "chips are read whole"
+    pixels = np.zeros((len(part.numbers), *target.shape), dtype)
+    window = _window_of(part.geobox, target)
     if window is None:
-        return pixels, np.zeros(target.shape, bool)
-    if window.width * window.height > MAX_WINDOW_PX:
-        raise SceneError("is far finer than the grid; downsample it first")
-    stored, mask = _read(dataset, scene, window)
-    a, b, _, d, e, _ = tuple(source.affine)[:6]
-    left, top = apply(source.affine, window.col_off, window.row_off)
-    warp: dict[str, Any] = {
-        "src_transform": Affine(a, b, left, d, e, top),
-        "src_crs": dataset.crs,
-        "dst_transform": target.affine,
-        "dst_crs": str(target.crs),
-        "resampling": Resampling.bilinear,
-        "init_dest_nodata": False,
-    }
+        nothing = np.zeros(target.shape, bool)
+        return Layer(pixels, nothing, nothing, False)
+    _require_small(window)
+    stored, mask, is_zero = _read(dataset, part, window)
+    warp = _warp_of(part.geobox, dataset, window, target, method)
     weight = _warp(mask, target, warp)
     valid = weight > 0.5
-    limits = np.iinfo(scene.dtype)
+    covered = valid
+    if not mask.all():
+        covered = _warp(np.ones_like(mask), target, warp) > 0.5
+    limits = np.iinfo(dtype)
     for number, band in enumerate(stored):
         # One band at a time: the memory is bounded by the window, not by the bands.
         values = _warp(np.where(mask, band, 0), target, warp)[valid]
         values = np.rint(values / weight[valid]).clip(limits.min, limits.max)
-        pixels[number][valid] = values.astype(scene.dtype)
-    return pixels, valid
+        pixels[number][valid] = values.astype(dtype)
+    return Layer(pixels, valid, covered, is_zero)
+
+
+def _require_small(window: Window) -> None:
+    if window.width * window.height > MAX_WINDOW_PX:
+        raise SceneError("is far finer than the grid; downsample it first")
+
+
+def _warp_of(
+    source: GeoBox,
+    dataset: rasterio.DatasetReader,
+    window: Window,
+    target: GeoBox,
+    method: Resampling,
+) -> dict[str, Any]:
+    """Return how a window of a raster is warped onto a target."""
+    a, b, _, d, e, _ = tuple(source.affine)[:6]
+    left, top = apply(source.affine, window.col_off, window.row_off)
+    return {
+        "src_transform": Affine(a, b, left, d, e, top),
+        "src_crs": dataset.crs,
+        "dst_transform": target.affine,
+        "dst_crs": str(target.crs),
+        "resampling": method,
+        "init_dest_nodata": False,
+    }
 
 
 def _warp(values: Pixels | Valid, target: GeoBox, warp: dict[str, Any]) -> npt.NDArray[np.float32]:
@@ -144,8 +257,8 @@ def _window_of(source: GeoBox, target: GeoBox) -> Window | None:
     if not len(outline):
         return None
     low, high = outline.min(axis=0), outline.max(axis=0)
-    # Bilinear looks one pixel away, or as far as a target pixel reaches in a finer source.
-    pad = 2 + 2 * max((high - low) / (width, height))
+    # Cubic looks two pixels away, or as far as a target pixel reaches in a finer source.
+    pad = 3 + 3 * max((high - low) / (width, height))
     x0, y0 = np.floor(np.maximum(low - pad, 0)).astype(int)
     x1, y1 = np.ceil(np.minimum(high + pad, (source.width, source.height))).astype(int)
     if x1 <= x0 or y1 <= y0:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import xxhash
 
 from ecofm.errors import SceneError
 from ecofm.grid import Grid
-from ecofm.tiles.scenes import SUFFIXES, Scene, parse_period, read_scene, readable_name
+from ecofm.tiles.matching import drop_copies, harmonise, keep_common
+from ecofm.tiles.periods import parse_period, widen
+from ecofm.tiles.pixels import CLOUDS, Reading
+from ecofm.tiles.products import Sign, Words, read_product
+from ecofm.tiles.scenes import Part, Scene, part_of, readable_name
+from ecofm.tiles.sources import Sources, absolute
+from ecofm.tiles.stac import read_stac
+from ecofm.types import Contract
 
 NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
 PERIOD_FOLDER = re.compile(r"(19|20)[0-9]{2}(-Q[1-4])?")
@@ -28,8 +33,23 @@ class TileConfig:
     """`utm:2560` or `utm:1280` (metres), `xyz:14` (zoom), or `none` for chips."""
     period: str | None = None
     """Period of all given scenes; None reads it from each."""
+    per: Literal["date", "quarter", "year"] = "date"
+    """The span that the scenes' dates are gathered in."""
+    composite: Literal["first", "median", "medoid", "best"] = "first"
+    """How several dates of a period become one tile: the earliest valid one, the median of each
+    band, the date nearest to that median, or the date farthest from cloud and nearest to the
+    middle of the period."""
     bands: tuple[str, ...] | None = None
-    """Band names in file order; None reads them from each scene."""
+    """Names of all bands in file order, or a choice of them by name (`B04,B03,B02`); None takes
+    all."""
+    offset: float | None = None
+    """Added to stored numbers to get reflectance, -1000 or 0; None resolves it for each scene."""
+    scl_masked: tuple[int, ...] = CLOUDS
+    """Classes of the scene classification (SCL) that are invalid."""
+    resampling: Literal["bilinear", "cubic"] = "bilinear"
+    """For reflectance that is not aligned with the grid; classes and masks are nearest."""
+    remote: bool = False
+    """Read the pixels of STAC items over https; nothing opens a connection without it."""
     name_pattern: str | None = None
     """`{y}_{x}`: on a grid `xyz:`, the image files are tiles named by their cell."""
     min_valid_share: float = 0.0
@@ -42,6 +62,8 @@ class TileConfig:
         Grid(self.grid)
         if self.period is not None:
             parse_period(self.period)
+        if self.bands is not None:
+            self.bands = tuple(name for given in self.bands for name in given.split(","))
         if self.bands is not None and (
             not all(self.bands) or len(set(self.bands)) < len(self.bands)
         ):
@@ -52,8 +74,15 @@ class TileConfig:
             raise ValueError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
         if self.name_pattern is not None and not self.grid.startswith("xyz:"):
             raise ValueError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
+        if self.offset is not None and not abs(self.offset) <= 2**16:
+            raise ValueError(f"--offset {self.offset:g}: no 16-bit number needs it.")
         if not 0 <= self.min_valid_share < 1 or self.shard_tiles < 1:
             raise ValueError("min_valid_share is from 0 to below 1, shard_tiles at least 1.")
+
+    @property
+    def reading(self) -> Reading:
+        """How scenes are read onto cells."""
+        return Reading(resampling=self.resampling, masked_classes=self.scl_masked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +102,21 @@ class Job:
         return f"{self.cell_id}@{self.period}"
 
 
+@dataclass(kw_only=True, slots=True)
+class Given:
+    """What a plan depends on besides the scenes and the options."""
+
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of each source's bytes, by name."""
+    masks: Mapping[str, Path] = field(default_factory=dict)
+    """Masks that people gave, by the name of their scene."""
+    sign: Sign | None = None
+    base: Contract | None = None
+    """Contract of the archive that grows."""
+    tile_ids: Set[str] = frozenset()
+    """Tiles that are there already."""
+
+
 @dataclass(slots=True)
 class Plan:
     """The tiles to make, and the files that are left out, each with its reason."""
@@ -80,6 +124,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
+    offset: float = 0.0
 
     def tile_bytes(self, grid: Grid) -> int:
         """Return the size of one tile on disk, its mask included."""
@@ -87,56 +132,6 @@ class Plan:
         height, width = scene.shape_px if self.jobs[0].is_chip else (grid.tile_px, grid.tile_px)
         pixel_bytes = len(scene.bands) * np.dtype(scene.dtype).itemsize
         return height * (width * pixel_bytes + -(-width // 8))
-
-
-def find_rasters(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return image files by their name relative to the given folders, sorted.
-
-    When the paths lie in several folders, the names begin with the folder's own name. Raises
-    SceneError for a path that is missing or holds no image.
-    """
-    found: dict[str, Path] = {}
-    places: set[str] = set()
-    roots = {absolute(path if path.is_dir() else path.parent) for path in paths}
-    for path in paths:
-        if not path.exists():
-            raise SceneError(f"{path} does not exist; give a folder or files of imagery.")
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        images = [p for p in inside if p.suffix.lower() in SUFFIXES and _is_file(p)]
-        if not images:
-            raise SceneError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}).")
-        root = path if path.is_dir() else path.parent
-        prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
-        for image in images:
-            if str(absolute(image)) in places:
-                continue
-            places.add(str(absolute(image)))
-            name = readable_name(prefix + image.relative_to(root).as_posix())
-            if found.setdefault(name, image) != image:
-                raise SceneError(f"{image} and {found[name]} have the same name; rename one.")
-    return dict(sorted(found.items()))
-
-
-def _is_file(path: Path) -> bool:
-    """Return whether a path is a file, or a link that leads nowhere and must be named as such."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def absolute(path: Path) -> Path:
-    """Return a path without `..`, its links as they are: their names are the user's words."""
-    return Path(os.path.abspath(path))
-
-
-def hash_pixels(path: Path) -> str:
-    """Return the xxh3 of a file's bytes, or `unreadable`."""
-    digest = xxhash.xxh3_64()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(2**22):
-                digest.update(block)
-    except OSError:
-        return "unreadable"  # it is rejected by name when it is opened
-    return digest.hexdigest()
 
 
 def nothing_usable(rejected: dict[str, str]) -> SceneError:
@@ -147,56 +142,74 @@ def nothing_usable(rejected: dict[str, str]) -> SceneError:
     return SceneError(f"none of {len(rejected)} images is usable; the first: {first} {reason}.")
 
 
-def build_plan(files: dict[str, Path], config: TileConfig) -> Plan:
+def is_for_chips(config: TileConfig) -> bool:
+    """Return whether each image is a tile by itself."""
+    return config.grid == "none" or config.name_pattern is not None
+
+
+def build_plan(sources: Sources, config: TileConfig, given: Given | None = None) -> Plan:
     """List the tiles to make; raises SceneError when there are none."""
-    grid = Grid(config.grid)
-    is_chips = grid.kind == "none" or config.name_pattern is not None
-    plan = Plan()
+    given = given or Given()
+    plan = Plan(rejected=dict(sources.rejected))
+    words = Words(
+        period=config.period,
+        bands=config.bands,
+        offset=config.offset,
+        # In `6259_2019.png` the number is a column, not a year.
+        period_in_name=config.name_pattern is None,
+        remote=config.remote,
+        sign=given.sign,
+    )
     scenes: dict[str, Scene] = {}
-    for name, path in files.items():
+    for name, source in sources.found.items():
         try:
-            scenes[name] = read_scene(
-                path,
-                name=name,
-                period=config.period,
-                bands=config.bands,
-                # In `6259_2019.png` the number is a column, not a year.
-                period_in_name=config.name_pattern is None,
-            )
+            read = read_stac if source.kind == "stac" else read_product
+            scene = read(source, words)
+            if scene.period is not None and config.period is None:
+                scene = replace(scene, period=widen(scene.period, config.per))
+            if name in given.masks:
+                scene = replace(scene, mask=_mask_of(given.masks[name], scene))
+            scenes[name] = scene
         except SceneError as error:
             plan.rejected[name] = str(error)
-    if is_chips:
-        plan.jobs = list(_plan_chips(scenes, grid, config, plan.rejected))
+    grid = Grid(config.grid)
+    if is_for_chips(config):
+        jobs = list(_plan_chips(scenes, grid, config, plan.rejected, given.base))
     else:
-        plan.jobs = _plan_cells(scenes, grid, plan.rejected)
+        jobs = _plan_cells(scenes, grid, plan.rejected, given)
+    plan.jobs = [job for job in jobs if job.tile_id not in given.tile_ids]
     plan.scenes = list(scenes.values())
     if not plan.jobs:
         raise nothing_usable(plan.rejected)
+    plan.offset = plan.scenes[0].offset - plan.scenes[0].shift
     return plan
 
 
-def _keep_common(
-    scenes: dict[str, Scene],
-    rejected: dict[str, str],
-    signature: Callable[[Scene], Hashable],
-    what: str,
+def _mask_of(path: Path, scene: Scene) -> Part:
+    """Return the mask that people gave for a scene."""
+    if scene.geobox is None:
+        return Part(path=path, numbers=(1,), geobox=None)
+    try:
+        return part_of(path, 1, None)[0]
+    except SceneError as error:
+        raise SceneError(f"has a mask, {path.name}, that {error}") from error
+
+
+def _keep_matching(
+    scenes: dict[str, Scene], rejected: dict[str, str], base: Contract | None
 ) -> None:
-    """Move the scenes that differ from the most common signature to `rejected`."""
-    counts = Counter(signature(scene) for scene in scenes.values())
-    if len(counts) < 2:
-        return
-    common = counts.most_common(1)[0][0]
-    for name in [name for name, scene in scenes.items() if signature(scene) != common]:
-        found = signature(scenes.pop(name))
-        rejected[name] = f"differs from most in {what}: found {found}, expected {common}"
-
-
-def _keep_matching(scenes: dict[str, Scene], rejected: dict[str, str]) -> None:
-    _keep_common(scenes, rejected, lambda scene: scene.signature, "bands, number type and offset")
+    expected = (base.bands, base.dtype) if base else None
+    keep_common(scenes, rejected, lambda s: s.signature, "bands and number type", expected)
+    if scenes:
+        harmonise(scenes, base.offset if base else None)
 
 
 def _plan_chips(
-    scenes: dict[str, Scene], grid: Grid, config: TileConfig, rejected: dict[str, str]
+    scenes: dict[str, Scene],
+    grid: Grid,
+    config: TileConfig,
+    rejected: dict[str, str],
+    base: Contract | None,
 ) -> Iterator[Job]:
     """Yield a tile for each image; those that cannot be one leave `scenes`."""
     jobs: dict[str, Job] = {}
@@ -212,13 +225,13 @@ def _plan_chips(
             del scenes[name]
             continue
         jobs[name] = job
-    _keep_matching(scenes, rejected)
-    _keep_common(scenes, rejected, lambda scene: scene.shape_px, "size in pixels")
+    _keep_matching(scenes, rejected, base)
+    keep_common(scenes, rejected, lambda scene: scene.shape_px, "size in pixels")
     seen: dict[str, str] = {}
     for name in list(scenes):
         first = seen.setdefault(jobs[name].tile_id, name)
         if first == name:
-            yield jobs[name]
+            yield replace(jobs[name], scenes=(scenes[name],))
         else:
             rejected[name] = f"is cell and period {jobs[name].tile_id}, as {first} is"
             del scenes[name]
@@ -238,7 +251,9 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
     return Job(cell.cell_id, scene.period or group, group, True, True, (scene,))
 
 
-def _plan_cells(scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str]) -> list[Job]:
+def _plan_cells(
+    scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str], given: Given
+) -> list[Job]:
     """Return a tile for each cell and period that a scene touches."""
     touched: dict[str, list[str]] = {}
     for name, scene in list(scenes.items()):
@@ -252,11 +267,17 @@ def _plan_cells(scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str]) 
             rejected[name] = str(error)
             del scenes[name]
     # Scenes that cannot be used at all have no say in what most are like.
-    _keep_matching(scenes, rejected)
+    drop_copies(scenes, rejected, given.hashes)
+    _keep_matching(scenes, rejected, given.base)
     candidates: dict[tuple[str, str], list[Scene]] = {}
-    for name, scene in scenes.items():
-        for cell_id in touched[name]:
-            candidates.setdefault((str(scene.period), cell_id), []).append(scene)
+    for name, scene in sorted(scenes.items(), key=lambda found: (found[1].date or "", found[0])):
+        period = str(scene.period)
+        cell_ids = [c for c in touched[name] if f"{c}@{period}" not in given.tile_ids]
+        if touched[name] and not cell_ids:
+            rejected[name] = f"adds nothing: the archive has its cells in {period} already"
+            del scenes[name]
+        for cell_id in cell_ids:
+            candidates.setdefault((period, cell_id), []).append(scene)
     return [
         Job(cell_id, period, "", True, False, tuple(candidates[period, cell_id]))
         for period, cell_id in sorted(candidates)

@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ecofm.tiles.scenes import Pixels, Scene, Valid
+from ecofm.tiles.rasters import Pixels, Valid
+from ecofm.tiles.scenes import Scene
 from ecofm.types import Contract
 
 REFLECTANCE_SCALE = 1e-4
+# Central wavelengths of Sentinel-2A, nm (ESA, Spatial resolution and spectral bands).
+WAVELENGTHS_NM = {
+    "B01": 442.7, "B02": 492.4, "B03": 559.8, "B04": 664.6, "B05": 704.1, "B06": 740.5,
+    "B07": 782.8, "B08": 832.8, "B8A": 864.7, "B09": 945.1, "B10": 1373.5, "B11": 1613.7,
+    "B12": 2202.4, "red": 664.6, "green": 559.8, "blue": 492.4,
+}  # fmt: skip
 
 
 class BandStatistics:
@@ -55,7 +62,9 @@ class BandStatistics:
         return tuple(float(v) for v in np.sqrt(np.maximum(variance, 0)))
 
 
-def build_contract(scene: Scene, statistics: BandStatistics, gsd_m: float | None) -> Contract:
+def build_contract(
+    scene: Scene, offset: float, statistics: BandStatistics, gsd_m: float | None
+) -> Contract:
     """Return the contract of an archive: 8-bit images are renderings, 16-bit ones reflectance."""
     is_rendering = scene.dtype == "uint8"
     limits = np.iinfo(scene.dtype)
@@ -64,9 +73,10 @@ def build_contract(scene: Scene, statistics: BandStatistics, gsd_m: float | None
         dtype=scene.dtype,
         units="digital number" if is_rendering else "reflectance",
         scale=1.0 if is_rendering else REFLECTANCE_SCALE,
-        offset=scene.offset,
+        offset=offset,
         valid_range=(float(limits.min), float(limits.max)),
         gsd_m=gsd_m,
         mean=statistics.mean,
         std=statistics.std,
+        wavelengths_nm=tuple(WAVELENGTHS_NM.get(band) for band in scene.bands),
     )

@@ -1,171 +1,84 @@
-"""Scenes and chips: open a raster safely, and learn its bands, place and period."""
+"""Scenes and chips: what a raster, or a set of them, says of itself before pixels are read."""
 
 from __future__ import annotations
 
-import datetime
 import math
 import os
 import re
-import warnings
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
-from pyproj.exceptions import ProjError
-from rasterio._err import CPLE_BaseError  # damaged GeoTIFF keys reach properties unwrapped
-from rasterio.enums import ColorInterp, Interleaving
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp
 
 from ecofm.errors import SceneError
+from ecofm.tiles.offsets import Offset, check_offset, resolve_offset
+from ecofm.tiles.periods import read_period
+from ecofm.tiles.rasters import Pixels, Rasters, Valid
 from ecofm.types import DTYPES
 
-# A VRT named .tif reads any local file and calls URLs, so the driver follows the first bytes.
-DRIVERS = {
-    b"II*\0": "GTiff",
-    b"MM\0*": "GTiff",
-    b"II+\0": "GTiff",
-    b"MM\0+": "GTiff",
-    b"\x89PNG": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"\0\0\0\x0cjP": "JP2OpenJPEG",
-}
-SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
-MAX_OPEN = 16
-MAX_BANDS = 1000
-MAX_NAME = 64
-MAX_BLOCK_BYTES = 2**29
-# Deflate reaches about 1000:1; a larger promise is an empty file that asks for all memory.
-MAX_RATIO = 1100
-DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})[-_.]?([0-9]{2})[-_.]?([0-9]{2})(?![0-9])")
-YEAR = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2}(?:-Q[1-4])?)(?![0-9])")
-PERIOD = re.compile(r"[0-9]{4}(-Q[1-4]|-[0-9]{2}-[0-9]{2})?")
+__all__ = ["Part", "Pixels", "Scene", "Valid", "read_scene"]
 
-Pixels = npt.NDArray[np.generic]
-Valid = npt.NDArray[np.bool_]
+MAX_NAME = 64
+CLASS_BAND = "SCL"
+BAND = re.compile(r"B(?:0?[1-9]|1[0-2]|8A)|SCL", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Bands of a scene that lie in one raster."""
+
+    path: Path | str
+    """A file; text is a URL."""
+    numbers: tuple[int, ...]
+    geobox: GeoBox | None
+    nodata: float | None = None
+    """Used where the raster declares none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """What a raster says of itself before its pixels are read."""
+    """What a scene says of itself: its parts, in the order of `bands`, and its masks."""
 
     name: str
     """Path relative to the given folder, by which people are told of the scene."""
-    path: Path
     period: str | None
     date: str | None
-    geobox: GeoBox | None
     bands: tuple[str, ...]
-    band_numbers: tuple[int, ...]
+    parts: tuple[Part, ...]
     dtype: str
     offset: float
+    offset_said_by: str = "default"
+    shift: int = 0
+    """Added to the stored numbers, so that all scenes of an archive have one offset."""
+    classes: Part | None = None
+    """The scene classification (SCL)."""
+    mask: Part | None = None
+    """A mask that people gave: what is not 0 is invalid."""
+    product: str = ""
+    """Same for every processing of one acquisition; empty when unknown."""
+    baseline: str = ""
     shape_px: tuple[int, int]
-    synthetic: bool
+    synthetic: bool = False
 
     @property
-    def signature(self) -> tuple[tuple[str, ...], str, float]:
-        """What all scenes of one archive share: bands, dtype and offset."""
-        return self.bands, self.dtype, self.offset
+    def path(self) -> Path:
+        """The first raster's file."""
+        return Path(self.parts[0].path)
 
+    @property
+    def geobox(self) -> GeoBox | None:
+        """The place of the part with most pixels."""
+        boxes = [part.geobox for part in self.parts if part.geobox is not None]
+        return max(boxes, key=lambda box: box.width * box.height) if boxes else None
 
-class Rasters:
-    """Rasters that are open: the last few stay so, because opening costs as much as a tile.
-
-    2560 x 2560 x 12 uint16 onto utm:1280, 400 tiles, one core: 2.1 s against 3.8 s uncompressed,
-    1.4 s against 2.5 s with ZSTD.
-    """
-
-    def __init__(self) -> None:
-        """Start with none open."""
-        self._open: OrderedDict[Path, tuple[rasterio.DatasetReader, ExitStack]] = OrderedDict()
-
-    def __enter__(self) -> Rasters:
-        """Return itself; all is closed at the end."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Close every raster."""
-        while self._open:
-            self._open.popitem()[1][1].close()
-
-    @contextmanager
-    def use(self, path: Path) -> Iterator[rasterio.DatasetReader]:
-        """Give an open raster; what GDAL complains of while it is read becomes SceneError."""
-        with explained():
-            if path not in self._open:
-                with ExitStack() as stack:
-                    dataset = stack.enter_context(_open(path))
-                    _require_sane_size(dataset, path)
-                    self._open[path] = dataset, stack.pop_all()
-                if len(self._open) > MAX_OPEN:
-                    self._open.popitem(last=False)[1][1].close()
-            self._open.move_to_end(path)
-            yield self._open[path][0]
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turn what GDAL and PROJ complain of into SceneError."""
-    try:
-        # The empty list of neighbours keeps .aux.xml, .msk and world files out, which no hash sees.
-        with rasterio.Env(
-            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True
-        ):
-            yield
-    except (RasterioError, CPLE_BaseError, ProjError, ValueError, OSError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise SceneError(f"cannot be read as an image ({reason})") from error
-
-
-def _open(path: Path) -> rasterio.DatasetReader:
-    driver = _driver_of(path)
-    # Chips have no place on Earth, and need none.
-    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
-        return rasterio.open(path.resolve(), driver=driver)
-
-
-def _driver_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise SceneError(f"cannot be opened ({error.strerror})") from error
-    if not start:
-        raise SceneError("is empty")
-    for magic, driver in DRIVERS.items():
-        if start.startswith(magic):
-            return driver
-    raise SceneError(f"is no TIFF, JPEG 2000, PNG or JPEG (it starts with {start!r})")
-
-
-def _require_sane_size(dataset: rasterio.DatasetReader, path: Path) -> None:
-    if dataset.count > MAX_BANDS:
-        raise SceneError(f"has {dataset.count} bands, expected at most {MAX_BANDS}")
-    item_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    declared = dataset.width * dataset.height * dataset.count * item_bytes
-    held = path.stat().st_size
-    # Sparse or bomb: chips are small, so the ratio is judged above 256 MiB only.
-    if declared > 2**28 and declared > MAX_RATIO * held:
-        raise SceneError(
-            f"declares {dataset.width}x{dataset.height} px in {dataset.count} bands but holds "
-            f"{held} bytes"
-        )
-    # A block is read whole, with all its bands where they are interleaved by pixel.
-    together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
-    block_px = max(height * width for height, width in dataset.block_shapes)
-    if block_px * item_bytes * together > MAX_BLOCK_BYTES:
-        raise SceneError(
-            f"is stored in blocks of {block_px * item_bytes * together / 1e6:.0f} MB; rewrite it "
-            "with gdal_translate -co TILED=YES"
-        )
+    @property
+    def signature(self) -> tuple[tuple[str, ...], str]:
+        """What all scenes of one archive share: bands and dtype."""
+        return self.bands, self.dtype
 
 
 def read_scene(
@@ -175,41 +88,125 @@ def read_scene(
     period: str | None,
     bands: tuple[str, ...] | None,
     period_in_name: bool = True,
+    offset: float | None = None,
 ) -> Scene:
     """Read what a raster says of itself.
 
-    `period` and `bands` override what the file says; without `period_in_name` its name says
-    nothing of time. Raises SceneError when the file cannot be read, has another number type, or
-    its bands do not fit the given names.
+    `period`, `bands` and `offset` override what the file says; without `period_in_name` its name
+    says nothing of time. `bands` name all bands in order, or choose some by name. A band SCL is
+    the scene classification and no part of the pixels. Raises SceneError when the file cannot be
+    read, has another number type, or its bands do not fit the given names.
     """
     with Rasters() as rasters, rasters.use(path) as dataset:
-        numbers = _band_numbers(dataset, bands)
-        if not numbers:
-            raise SceneError("has no band besides its mask")
-        if ColorInterp.palette in dataset.colorinterp:
-            raise SceneError("has a colour table; convert it to RGB")
-        dtype = str(dataset.dtypes[0])
-        if dtype not in DTYPES or len(set(dataset.dtypes)) > 1:
-            found = ", ".join(sorted(set(dataset.dtypes)))
-            raise SceneError(f"has numbers of type {found}; expected one of {', '.join(DTYPES)}")
-        names = _band_names(dataset, numbers) if bands is None else bands
-        if len(names) != len(numbers):
-            raise SceneError(f"has {len(numbers)} bands, but {len(names)} are named")
+        names, numbers = choose_bands(dataset, path.stem, bands)
+        dtype = _dtype_of(dataset)
         tags = dataset.tags()
-        date, own_period = _period_of(path.stem if period_in_name else "", tags)
-        return Scene(
-            name=name,
-            path=path,
-            period=period or own_period,
-            date=date,
-            geobox=_geobox_of(dataset),
-            bands=names,
-            band_numbers=numbers,
-            dtype=dtype,
-            offset=_offset_of(tags),
-            shape_px=dataset.shape,
-            synthetic="synthetic" in " ".join([*tags, *tags.values()]).lower(),
-        )
+        geobox = geobox_of(dataset)
+        shape_px = dataset.shape
+    date, own_period = period_or(
+        period, path.stem if period_in_name else "", tags.get("period"), dates_told(tags)
+    )
+    classes = None
+    if CLASS_BAND in names:
+        place = names.index(CLASS_BAND)
+        classes = Part(path=path, numbers=(numbers[place],), geobox=geobox)
+        names = names[:place] + names[place + 1 :]
+        numbers = numbers[:place] + numbers[place + 1 :]
+    if not names:
+        raise SceneError("has no band besides its mask")
+    text = " ".join([path.stem, *tags.values()])
+    told = offset_told(tags)
+    found = settle_offset(
+        offset, dtype, resolve_offset(product_id=text, date=date, metadata=told), [(path, numbers)]
+    )
+    return Scene(
+        name=name,
+        period=own_period,
+        date=date,
+        bands=names,
+        parts=(Part(path=path, numbers=numbers, geobox=geobox),),
+        dtype=dtype,
+        offset=found.value,
+        offset_said_by=found.said_by,
+        classes=classes,
+        shape_px=shape_px,
+        synthetic="synthetic" in " ".join([*tags, *tags.values()]).lower(),
+    )
+
+
+def period_or(
+    given: str | None, name: str, tag: str | None, metadata: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """Return (date, period) of a scene; a given period settles what the scene leaves open."""
+    try:
+        date, period = read_period(name, tag, metadata)
+    except SceneError:
+        if given is None:
+            raise
+        return None, given
+    return date, given or period
+
+
+def settle_offset(
+    given: float | None,
+    dtype: str,
+    found: Offset,
+    parts: Sequence[tuple[Path | str, Sequence[int]]],
+) -> Offset:
+    """Return the offset that counts: the given one, none for 8-bit images, or the checked one."""
+    if given is not None:
+        return Offset(given, "--offset")
+    return Offset(0.0, "default") if dtype == "uint8" else check_offset(found, parts)
+
+
+def dates_told(tags: dict[str, str]) -> list[str]:
+    """Return what a raster's tags say of its time."""
+    return [tags[key] for key in ("PRODUCT_START_TIME", "SENSING_TIME") if key in tags]
+
+
+def offset_told(tags: dict[str, str]) -> float | None:
+    """Return the offset that a raster's tags state; raises SceneError when it is no number."""
+    text = tags.get("BOA_ADD_OFFSET")
+    try:
+        value = None if text is None else float(text)
+    except ValueError as error:
+        raise SceneError(f"has BOA_ADD_OFFSET {text!r:.40}, expected a number") from error
+    if value is not None and not abs(value) <= 2**16:
+        raise SceneError(f"has BOA_ADD_OFFSET {value:g}, which no 16-bit number needs")
+    return value
+
+
+def choose_bands(
+    dataset: rasterio.DatasetReader, stem: str, bands: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names and numbers of the bands to read; raises SceneError when none fit."""
+    numbers = _band_numbers(dataset, bands)
+    if not numbers:
+        raise SceneError("has no band besides its mask")
+    if ColorInterp.palette in dataset.colorinterp:
+        raise SceneError("has a colour table; convert it to RGB")
+    names = _band_names(dataset, numbers, stem)
+    if bands is None:
+        return names, numbers
+    if len(bands) == len(numbers):
+        return bands, numbers
+    if set(bands) <= set(names):
+        chosen = [
+            *bands,
+            *([CLASS_BAND] if CLASS_BAND in names and CLASS_BAND not in bands else ()),
+        ]
+        return tuple(chosen), tuple(numbers[names.index(band)] for band in chosen)
+    raise SceneError(
+        f"has {len(numbers)} bands, but {len(bands)} are named (its own: {', '.join(names)})"
+    )
+
+
+def _dtype_of(dataset: rasterio.DatasetReader) -> str:
+    dtype = str(dataset.dtypes[0])
+    if dtype not in DTYPES or len(set(dataset.dtypes)) > 1:
+        found = ", ".join(sorted(set(dataset.dtypes)))
+        raise SceneError(f"has numbers of type {found}; expected one of {', '.join(DTYPES)}")
+    return dtype
 
 
 def _band_numbers(
@@ -226,7 +223,8 @@ def _band_numbers(
     )
 
 
-def _geobox_of(dataset: rasterio.DatasetReader) -> GeoBox | None:
+def geobox_of(dataset: rasterio.DatasetReader) -> GeoBox | None:
+    """Return where a raster lies, None when it does not say; raises SceneError for nonsense."""
     transform = dataset.transform
     if dataset.crs is None or transform.is_identity:
         return None
@@ -239,66 +237,57 @@ def _geobox_of(dataset: rasterio.DatasetReader) -> GeoBox | None:
     return found
 
 
-def _offset_of(tags: dict[str, str]) -> float:
-    text = tags.get("BOA_ADD_OFFSET", "0")
-    try:
-        offset = float(text)
-    except ValueError as error:
-        raise SceneError(f"has BOA_ADD_OFFSET {text[:40]!r}, expected a number") from error
-    if not abs(offset) <= 2**16:
-        raise SceneError(f"has BOA_ADD_OFFSET {offset:g}, which no 16-bit number needs")
-    return offset
+def band_name(name: str) -> str:
+    """Return a band's name with two digits: B2 is B02."""
+    return re.sub(r"^B([0-9])$", r"B0\1", name)
 
 
-def _band_names(dataset: rasterio.DatasetReader, numbers: tuple[int, ...]) -> tuple[str, ...]:
+def _band_names(
+    dataset: rasterio.DatasetReader, numbers: tuple[int, ...], stem: str
+) -> tuple[str, ...]:
     named = [dataset.descriptions[number - 1] or "" for number in numbers]
     usable = all(name.isprintable() and 0 < len(name) <= MAX_NAME for name in named)
     if usable and len(set(named)) == len(named):
-        return tuple(re.sub(r"^B([0-9])$", r"B0\1", name) for name in named)
+        return tuple(map(band_name, named))
     kinds = [dataset.colorinterp[number - 1].name for number in numbers]
     if kinds == ["red", "green", "blue"]:
         return tuple(kinds)
+    # As in `S2_L2A_20220612_town_B04_B03_B02_SCL.tif`.
+    told = [band_name(word.upper()) for word in stem.split("_") if BAND.fullmatch(word)]
+    if len(told) == len(numbers) == len(set(told)):
+        return tuple(told)
     return tuple(f"band{number}" for number in numbers)
-
-
-def parse_period(text: str) -> str:
-    """Return a period as it is stored; raises ValueError unless it is a year, quarter or day."""
-    found = PERIOD.fullmatch(text)
-    try:
-        if not found:
-            raise ValueError
-        datetime.date.fromisoformat(text if len(text) == 10 else f"{text[:4]}-01-01")
-    except ValueError:
-        raise ValueError(
-            f"period {text[:40]!r}: expected a year, a quarter or a day (2019, 2019-Q2, 2019-06-12)"
-        ) from None
-    return text
-
-
-def _period_of(stem: str, tags: dict[str, str]) -> tuple[str | None, str | None]:
-    """Return (date, period) from the tag `period`, product metadata, or the file's name."""
-    texts = (tags.get("PRODUCT_START_TIME", ""), tags.get("SENSING_TIME", ""), stem)
-    date = next((day for text in texts if (day := _find_date(text))), None)
-    if "period" in tags:
-        try:
-            return date, parse_period(tags["period"])
-        except ValueError as error:
-            raise SceneError(f"has a bad tag: {error}") from error
-    if date:
-        return date, date
-    year = YEAR.search(stem)
-    return None, year[1] if year else None
-
-
-def _find_date(text: str) -> str | None:
-    for found in DATE.finditer(text):
-        try:
-            return datetime.date(*map(int, found.groups())).isoformat()
-        except ValueError:
-            continue
-    return None
 
 
 def readable_name(name: str) -> str:
     r"""Return a file name as valid Unicode: bytes that are no UTF-8 become `\xff`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def part_of(
+    path: Path | str, number: int, nodata: float | None
+) -> tuple[Part, str, dict[str, str]]:
+    """Return a band of a raster as a part, with its number type and tags."""
+    place = Path(path).name
+    with Rasters() as rasters, rasters.use(path) as dataset:
+        if dataset.count < number:
+            raise SceneError(f"has {dataset.count} bands in {place}, expected {number}")
+        dtype = _dtype_of(dataset)
+        part = Part(path=path, numbers=(number,), geobox=geobox_of(dataset), nodata=nodata)
+        if part.geobox is None:
+            raise SceneError(f"has no place (CRS and transform) in {place}")
+        return part, dtype, dataset.tags()
+
+
+def common_dtype(dtypes: Sequence[str]) -> str:
+    """Return the number type of all parts; raises SceneError when they differ."""
+    if len(set(dtypes)) > 1:
+        raise SceneError(f"has numbers of types {', '.join(sorted(set(dtypes)))}, expected one")
+    return dtypes[0]
+
+
+def shape_of(parts: Sequence[Part]) -> tuple[int, int]:
+    """Return the largest size of some parts in pixels: height, width."""
+    shapes = [part.geobox.shape for part in parts if part.geobox is not None]
+    height, width = max(shapes, key=lambda shape: int(np.prod(shape)))
+    return int(height), int(width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from pyarrow.lib import ArrowException
 from ecofm.errors import SceneError
 from ecofm.grid import Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
+from ecofm.tiles.composite import Dated, compose, fill
+from ecofm.tiles.periods import day_number
 from ecofm.tiles.pixels import read_chip, read_onto
 from ecofm.tiles.plan import Job, TileConfig
 from ecofm.tiles.radiometry import BandStatistics
-from ecofm.tiles.scenes import Pixels, Rasters, Valid
+from ecofm.tiles.rasters import Pixels, Rasters, Valid
 
 
 class ArrayFile:
@@ -69,11 +72,23 @@ class ArrayFile:
         np.lib.format.write_array_header_1_0(file, header)
 
 
+@dataclass(slots=True)
+class Log:
+    """What became of the scenes of a shard, by name."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    seen: set[str] = field(default_factory=set)
+    """Those that showed a valid pixel somewhere."""
+    empty: set[str] = field(default_factory=set)
+    """Those that were read somewhere and showed none there."""
+
+
 def committed_part(out: Path, number: int) -> pd.DataFrame | None:
     """Return the index part of a shard that an earlier run committed whole, else None."""
     try:
         part = pd.read_parquet(shard_paths(out, number)[2])
-        json.loads(part.attrs["statistics"]), json.loads(part.attrs["rejected"])
+        for key in ("statistics", "rejected", "seen", "empty"):
+            json.loads(part.attrs[key])
         if len(part) and any(len(values) != len(part) for values in map_shard(out, number)):
             return None
     except (OSError, ValueError, KeyError, EOFError, ArrowException):
@@ -91,18 +106,18 @@ def write_shard(
     pixels_path, valid_path, part_path = shard_paths(out, number)
     grid = Grid(config.grid)
     rows: list[dict[str, Any]] = []
-    failed: dict[str, str] = {}
+    log = Log()
     statistics: BandStatistics | None = None
     kept, masks = ArrayFile(pixels_path), ArrayFile(valid_path)
     try:
         for job in jobs:
-            made = make_tile(job, grid, rasters, failed)
+            made = make_tile(job, config, rasters, log)
             if made is None or made[1].mean() <= config.min_valid_share:
                 continue
-            pixels, valid = made
+            pixels, valid, _ = made
             statistics = statistics or BandStatistics(len(pixels))
             statistics.add(pixels, valid)
-            rows.append(_describe(job, grid, number, len(rows), pixels, valid))
+            rows.append(_describe(job, grid, number, len(rows), made))
             kept.append(pixels)
             masks.append(np.packbits(valid, axis=-1))
         kept.commit()
@@ -113,7 +128,9 @@ def write_shard(
     part = pd.DataFrame(rows, columns=[*INDEX_COLUMNS, "geometry"])
     part.attrs = {
         "statistics": json.dumps(statistics.to_json() if statistics else None),
-        "rejected": json.dumps(failed),
+        "rejected": json.dumps(log.failed),
+        "seen": json.dumps(sorted(log.seen)),
+        "empty": json.dumps(sorted(log.empty - log.seen)),
     }
     beside = part_path.with_suffix(".partial")
     part.to_parquet(beside)
@@ -122,42 +139,51 @@ def write_shard(
 
 
 def make_tile(
-    job: Job, grid: Grid, rasters: Rasters, failed: dict[str, str]
-) -> tuple[Pixels, Valid] | None:
-    """Read a tile: the first scene's valid pixels, the gaps filled from the next ones.
+    job: Job, config: TileConfig, rasters: Rasters, log: Log
+) -> tuple[Pixels, Valid, list[str]] | None:
+    """Read a tile: its pixels, what is valid, and the dates that are in it.
 
-    Invalid pixels are 0. A scene that cannot be read there is named in `failed`.
+    Scenes of one date are mosaicked, the first one's valid pixels before the others'; dates are
+    made into one by `config.composite`. Invalid pixels are 0. A scene that cannot be read there is
+    named in the log.
     """
-    pixels: Pixels | None = None
-    valid: Valid | None = None
+    grid = Grid(config.grid)
+    layers: dict[str, Dated] = {}
     for scene in job.scenes:
+        date = scene.date or ""
+        if date in layers and layers[date].valid.all():
+            continue
         try:
             if job.is_chip:
-                more, more_valid = read_chip(scene, rasters)
+                pixels, valid = read_chip(scene, rasters)
             else:
-                more, more_valid = read_onto(scene, grid.cell(job.cell_id).geobox, rasters)
+                target = grid.cell(job.cell_id).geobox
+                pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
-            failed.setdefault(
+            log.failed.setdefault(
                 scene.name, str(error) if job.is_chip else f"{error} at {job.tile_id}"
             )
             continue
-        if pixels is None or valid is None:
-            pixels, valid = more, more_valid
+        (log.seen if valid.any() else log.empty).add(scene.name)
+        if date in layers:
+            fill(layers[date], pixels, valid)
         else:
-            gap = more_valid & ~valid
-            pixels[:, gap] = more[:, gap]
-            valid |= gap
-        if valid.all():
+            layers[date] = Dated(date, pixels, valid)
+        if (
+            config.composite == "first"
+            and np.logical_or.reduce([layer.valid for layer in layers.values()]).all()
+        ):
             break
-    if pixels is None or valid is None:
+    if not layers:
         return None
-    pixels[:, ~valid] = 0
-    return pixels, valid
+    pixels, valid, dates = compose(list(layers.values()), config.composite, job.period)
+    return pixels, valid, sorted(date for date in dates if date)
 
 
 def _describe(
-    job: Job, grid: Grid, shard: int, row: int, pixels: Pixels, valid: Valid
+    job: Job, grid: Grid, shard: int, row: int, made: tuple[Pixels, Valid, list[str]]
 ) -> dict[str, Any]:
+    pixels, valid, dates = made
     return {
         "tile_id": job.tile_id,
         "cell_id": job.cell_id,
@@ -166,7 +192,8 @@ def _describe(
         "valid_share": float(valid.mean()),
         "shard": shard,
         "row": row,
-        "dates": ",".join(sorted({scene.date for scene in job.scenes if scene.date})),
+        "dates": ",".join(dates),
+        "day": day_number(job.period, dates),
         "checksum": checksum_tile(pixels, valid),
         "geometry": grid.cell(job.cell_id).polygon().wkb if job.has_place else None,
     }

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
 from ecofm.errors import ArtifactError
-from ecofm.maps.pictures import draw_scores, draw_true_colour, save_picture, stretch_true_colour
+from ecofm.maps.looks import (
+    draw_contact_sheet,
+    draw_histograms,
+    draw_seams,
+    draw_valid_share,
+    measure_seams,
+    pick_periods,
+)
+from ecofm.maps.pictures import draw_scores, draw_true_colour, save_picture
 from ecofm.tiles.archive import open_archive
 from ecofm.types import say
 
-SHEET_TILES, SHEET_COLUMNS, THUMBNAIL_PX = 48, 8, 128
+MAX_LINE = 2000
 
 
 def show(path: Path, *, out: Path | None = None) -> None:
@@ -39,8 +46,10 @@ def show(path: Path, *, out: Path | None = None) -> None:
     manifest = read_manifest(folder, stage)
     pictures = out or path.parent / f"{path.resolve().name}-pictures"
     print(f"{path}: {stage}, made by `{MADE_BY[stage]}` of ecofm {manifest.get('ecofm')}")
-    for name in sorted(set(manifest) - {"schema", "stage", "ecofm", "inputs"}):
-        print(f"  {name}: {json.dumps(manifest[name])}")
+    print(f"  inputs: {len(manifest.get('inputs', {}))}")
+    for name in sorted(set(manifest) - {"schema", "stage", "ecofm", "inputs", "statistics"}):
+        text = json.dumps(manifest[name])
+        print(f"  {name}: {text if len(text) <= MAX_LINE else text[:MAX_LINE] + '...'}")
     draw = DRAWERS.get(stage)
     if draw is not None:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -50,22 +59,29 @@ def show(path: Path, *, out: Path | None = None) -> None:
 
 def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     archive = open_archive(folder)
-    counts = archive.index.groupby("period")["valid_share"].agg(["size", "mean"])
+    counts = archive.index.groupby("period")["valid_share"].agg(["size", "mean", "min"])
     for period, row in counts.iterrows():
-        print(f"  {period}: {int(row['size'])} tiles, {row['mean']:.1%} of their pixels valid")
-    chosen = np.unique(np.linspace(0, archive.n_tiles - 1, SHEET_TILES).astype(int))
-    rows = -(-len(chosen) // SHEET_COLUMNS)
-    sheet = Image.new("RGB", (SHEET_COLUMNS * THUMBNAIL_PX, rows * THUMBNAIL_PX), "white")
-    for place, tile_index in enumerate(chosen.tolist()):
-        pixels, _ = archive.read(tile_index)
-        image = Image.fromarray(stretch_true_colour(pixels, archive.contract))
-        corner = (place % SHEET_COLUMNS * THUMBNAIL_PX, place // SHEET_COLUMNS * THUMBNAIL_PX)
-        sheet.paste(image.resize((THUMBNAIL_PX - 4, THUMBNAIL_PX - 4)), corner)
-    sheet.save(pictures / "contact_sheet.png")
-    if archive.grid != "none":
-        for period in archive.periods:
-            figure = draw_true_colour(archive, period, f"True colour {period}")
-            save_picture(figure, pictures / f"true_colour_{period}.png")
+        print(
+            f"  {period}: {int(row['size'])} tiles, {row['mean']:.1%} of their pixels valid "
+            f"(least {row['min']:.1%})"
+        )
+    for reason, n in archive.rejected["reason"].str.slice(0, 70).value_counts().head(5).items():
+        print(f"  left out: {n} inputs: {reason}")
+    draw_contact_sheet(archive).save(pictures / "contact_sheet.png")
+    save_picture(draw_histograms(archive), pictures / "histograms.png")
+    if archive.grid == "none":
+        return
+    save_picture(draw_valid_share(archive), pictures / "valid_share.png")
+    seams = measure_seams(archive)
+    if len(seams.table):
+        print("steps in mean radiometry across the edges of cells (1 = as inside a tile):")
+        print(seams.summary().round(3).to_string(index=False))
+    for period in pick_periods(archive):
+        figure = draw_true_colour(archive, period, f"True colour {period}")
+        save_picture(figure, pictures / f"true_colour_{period}.png")
+        if (seams.table["period"] == period).any():
+            figure = draw_seams(seams, period, archive.attribution)
+            save_picture(figure, pictures / f"seams_{period}.png")
 
 
 def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:

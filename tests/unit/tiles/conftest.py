@@ -19,6 +19,7 @@ from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
 EPSG = "EPSG:32652"
+CALL = ("overwrite", "progress", "masks", "append", "workers", "dask", "sign")
 CORNER = (250 * 1280, 3376 * 1280)
 """Top left of cell 32652_3375_250 of utm:1280, a whole number of cells of 1280 m."""
 
@@ -84,7 +85,7 @@ def paint_chip(path: Path, *, side_px: int = 32, seed: int = 0, mode: str = "RGB
 def run_tile(folder: Path, out: Path, **options: Any) -> Archive:
     """Tile a folder onto utm:1280 unless told otherwise, and open what came out."""
     paths = options.pop("paths", [folder])
-    call = {key: options.pop(key) for key in ("overwrite", "progress") if key in options}
+    call = {key: options.pop(key) for key in CALL if key in options}
     return open_archive(tile(paths, out, TileConfig(**{"grid": "utm:1280", **options}), **call))
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from itertools import islice
+from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecofm.tiles.archive import Archive, TileError, open_archive
-from ecofm.tiles.loader import PairLoader, permute
+from ecofm.tiles.loader import PairLoader
+from ecofm.tiles.pairs import PairConfig, permute
+from ecofm.tiles.periods import day_number
 from ecofm.types import Contract
 
 CONTRACT = Contract(
@@ -35,13 +38,18 @@ class Painted(Archive):
         self.damaged: set[int] = set()
         index = pd.DataFrame({"cell_id": cells, "period": periods})
         index["tile_id"] = index["cell_id"] + "@" + index["period"]
+        index["day"] = [day_number(period) for period in periods]
+        index["valid_share"] = 1.0
         self.__dict__["index"] = index
 
-    def read(self, tile_index: int) -> Any:
+    def columns(self, names: list[str]) -> pa.Table:
+        return pa.Table.from_pandas(self.index[names], preserve_index=False)
+
+    def read_into(self, tile_index: int, pixels: Any, valid: Any, *_: Any, check: bool) -> None:
         if tile_index in self.damaged:
             raise TileError(f"tile {self.index['tile_id'][tile_index]} has another checksum")
-        pixels = np.full((1, 2, 2), self.first + tile_index, np.uint16)
-        return pixels, np.ones((2, 2), bool)
+        pixels[:] = self.first + tile_index
+        valid[:] = True
 
 
 def painted(n_cells: int = 7, n_periods: int = 3) -> Any:
@@ -268,3 +276,125 @@ def test_names_are_found_in_the_right_archive() -> None:
     first, second = painted(2, 1), Painted(["p", "q"], ["2018", "2018"], first=2)
     loader = make([first, second])
     assert [loader._name(n) for n in range(4)] == ["c0@2016", "c1@2016", "p@2018", "q@2018"]
+
+
+def pairs_of(archive: Any, n_steps: int = 40, **options: Any) -> list[tuple[int, int]]:
+    """Return all pairs of some steps of 20."""
+    loader = make(archive, batch_size=20, pairs=PairConfig(**options))
+    return [(int(a), int(b)) for step in range(n_steps) for a, b in loader.pairs(step)]
+
+
+DAYS = ["2018-06-01", "2018-12-01", "2019-06-10", "2020-05-25", "2021-12-05"]
+
+
+@given(
+    st.integers(0, 900), st.integers(0, 900), st.sampled_from(["any", "same", "other"])
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: str) -> None:
+    archive = Painted([f"c{n}" for n in range(4) for _ in DAYS], DAYS * 4)
+    options = {"min_gap_days": least, "max_gap_days": least + more, "season": season}
+    day = archive.index["day"].to_numpy()
+
+    def fits(one: int, other: int) -> bool:
+        gap = abs(int(day[one] - day[other]))
+        apart = min(gap % 365.25, 365.25 - gap % 365.25)
+        is_same = season == "any" or (apart <= 45) == (season == "same")
+        return one != other and least <= gap <= least + more and is_same
+
+    seen = set(pairs_of(archive, 12, **options))
+    for anchor, partner in seen:
+        others = {anchor - anchor % 5 + n for n in range(5)}
+        possible = {other for other in others if fits(anchor, other)}
+        assert partner in (possible or {anchor})
+
+
+def test_every_partner_that_fits_is_taken_at_some_time() -> None:
+    archive = Painted(["c"] * 5, DAYS)
+    found = {(DAYS[a], DAYS[b]) for a, b in pairs_of(archive, season="same", min_gap_days=200)}
+    summer, winter = (DAYS[0], DAYS[2], DAYS[3]), (DAYS[1], DAYS[4])
+    assert found == {*permutations(summer, 2), *permutations(winter, 2)}
+
+
+def test_a_share_of_the_pairs_is_of_one_period() -> None:
+    pairs = pairs_of(painted(6, 3), 200, same_period_share=0.25)
+    share = np.mean([a == b for a, b in pairs])
+    assert abs(share - 0.25) < 0.03
+    without = pairs_of(painted(6, 3), 200)
+    assert all(b in (d, a) for (a, b), (_, d) in zip(pairs, without, strict=True))
+
+
+def test_tiles_with_few_valid_pixels_are_in_no_pair() -> None:
+    archive = painted(6, 3)
+    archive.index["valid_share"] = np.linspace(0, 1, 18)
+    pairs = pairs_of(archive, 3, min_valid_share=0.5)
+    assert {tile for pair in pairs for tile in pair} == set(range(9, 18))
+    assert sorted(a for a, _ in pairs[:9]) == list(range(9, 18)), "each is an anchor once an epoch"
+    with pytest.raises(ValueError, match="no tile has 100% valid pixels"):
+        archive.index["valid_share"] = 0.9
+        make(archive, pairs=PairConfig(min_valid_share=1.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_valid_share": 2}, {"same_period_share": -1}, {"min_gap_days": 9, "max_gap_days": 3}],
+)
+def test_pairs_that_cannot_be_are_refused(options: Any) -> None:
+    with pytest.raises(ValueError):
+        PairConfig(**options)
+
+
+@pytest.fixture
+def stored(tmp_path: Path, paint: Any) -> Any:
+    """Return an archive of 8 tiles of 3 bands, some pixels invalid."""
+    for year in (2018, 2019):
+        pixels = paint.pixels((3, 256, 256), seed=year)
+        pixels[:, :30] = 0
+        paint.scene(tmp_path / "in" / f"a_{year}.tif", pixels, nodata=0)
+    return paint.tile(tmp_path / "in", tmp_path / "out", shard_tiles=3)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_a_crop_is_the_same_place_of_both_tiles(stored: Any, threads: int) -> None:
+    loader = make(stored, threads=threads, crop_px=100, batch_size=6)
+    corners = set()
+    for step, batch in enumerate(islice(iter(loader), 3)):
+        assert batch["pixels"].shape == (2, 6, 3, 100, 100)
+        places = zip(loader.pairs(step).tolist(), loader.corners(step).tolist(), strict=True)
+        for row, (pair, (top, left)) in enumerate(places):
+            corners.add((top, left))
+            for view, tile_index in enumerate(pair):
+                pixels, valid = stored.read(tile_index)
+                window = (slice(top, top + 100), slice(left, left + 100))
+                assert np.array_equal(batch["pixels"][view, row].numpy(), pixels[:, *window])
+                assert np.array_equal(batch["valid"][view, row].numpy(), valid[window])
+    assert len(corners) == 18
+    with pytest.raises(ValueError, match="crop_px 129"):
+        make(stored, crop_px=129)
+
+
+@pytest.mark.parametrize(("check", "hashed"), [("first", 8), ("always", 8 * 6), ("never", 0)])
+def test_checks_are_made_when_they_are_asked_for(
+    stored: Any, check: Any, hashed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecofm.tiles import archive as archive_module
+
+    found = []
+    digest = archive_module._digest
+    monkeypatch.setattr(archive_module, "_digest", lambda *a: found.append(1) or digest(*a))
+    take(make(stored, check=check, batch_size=8), 3)
+    assert len(found) == hashed
+
+
+@pytest.mark.parametrize("check", ["first", "always"])
+def test_a_damaged_tile_stays_left_out(stored: Any, check: Any, capsys: Any) -> None:
+    path = stored.path / "shards" / "00001.npy"
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    archive = open_archive(stored.path)
+    loader = make(archive, check=check, batch_size=8)
+    whole = {n: archive.read(n)[0][0, 0, 0] for n in range(8) if n != 3}
+    for batch in islice(iter(loader), 4):
+        assert set(batch["pixels"][:, :, 0, 0, 0].flatten().tolist()) <= set(whole.values())
+    assert loader.n_damaged == 1 and capsys.readouterr().err.count("left out") == 1

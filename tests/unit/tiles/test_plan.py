@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ecofm.errors import SceneError
-from ecofm.tiles.plan import find_rasters
+from ecofm.tiles.sources import find_sources
 
 
 def rejected(out: Path) -> dict[str, str]:
@@ -88,33 +88,45 @@ def test_folders_of_one_name_are_refused(tmp_path: Path, paint: Any) -> None:
     for folder in ("a/chips", "b/chips"):
         paint.chip(tmp_path / folder / "a.png")
     with pytest.raises(SceneError, match="have the same name; rename one"):
-        find_rasters([tmp_path / "a" / "chips", tmp_path / "b" / "chips"])
+        find_sources([tmp_path / "a" / "chips", tmp_path / "b" / "chips"])
 
 
 def test_an_image_given_twice_is_one(tmp_path: Path, paint: Any) -> None:
     path = paint.chip(tmp_path / "in" / "a.png")
-    assert list(find_rasters([tmp_path / "in", tmp_path / "in", path])) == ["a.png"]
+    assert list(find_sources([tmp_path / "in", tmp_path / "in", path], chips=True).found) == [
+        "a.png"
+    ]
 
 
 def test_files_of_the_same_name_in_several_folders_keep_their_folder(
     tmp_path: Path, paint: Any
 ) -> None:
     paths = [paint.chip(tmp_path / area / "S2_RGB_2019.png") for area in ("north", "south")]
-    found = find_rasters(paths)
+    found = {n: s.path for n, s in find_sources(paths, chips=True).found.items()}
     assert list(found) == ["north/S2_RGB_2019.png", "south/S2_RGB_2019.png"]
     assert list(found.values()) == paths
 
 
-def test_links_keep_the_user_s_names_and_lost_ones_are_named(tmp_path: Path, paint: Any) -> None:
-    paint.chip(tmp_path / "store" / "blob.png")
-    (tmp_path / "in" / "03").mkdir(parents=True)
-    (tmp_path / "in" / "03" / "a.png").symlink_to(tmp_path / "store" / "blob.png")
-    (tmp_path / "in" / "03" / "b.png").symlink_to(tmp_path / "nowhere.png")
-    os.mkfifo(tmp_path / "in" / "03" / "pipe.png")
+def test_links_keep_the_user_s_names_and_those_that_lead_out_are_named(
+    tmp_path: Path, paint: Any
+) -> None:
+    folder = tmp_path / "in" / "03"
+    paint.chip(tmp_path / "in" / "store" / "blob.png").rename(tmp_path / "in" / "store" / "blob")
+    folder.mkdir()
+    (folder / "a.png").symlink_to("../store/blob")
+    (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "c.png").symlink_to(paint.chip(tmp_path / "elsewhere" / "mine.png"))
+    (tmp_path / "in" / "04").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(folder / "pipe.png")
     archive = paint.tile(tmp_path / "in", tmp_path / "out", grid="none")
     assert archive.index["group"].tolist() == ["03"]
     assert archive.index["cell_id"].tolist() == ["03/a.png"]
-    assert list(rejected(tmp_path / "out")) == ["03/b.png"]
+    reasons = rejected(tmp_path / "out")
+    assert list(reasons) == ["03/b.png", "03/c.png", "04"]
+    assert "leads out of the given folder" in reasons["03/c.png"]
+    assert "is a link to a folder" in reasons["04"]
+    given = paint.tile(folder / "c.png", tmp_path / "given", grid="none")
+    assert given.n_tiles == 1, "a link that is given itself is meant"
 
 
 def test_a_name_that_is_no_unicode_is_told(tmp_path: Path, paint: Any) -> None:

@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ecofm.errors import SceneError
+from ecofm.tiles import rasters as rasters_module
 from ecofm.tiles import scenes
+from ecofm.tiles.periods import parse_period
 from ecofm.tiles.pixels import read_chip
-from ecofm.tiles.scenes import Rasters, Scene, parse_period, read_scene
+from ecofm.tiles.rasters import Rasters
+from ecofm.tiles.scenes import Scene, read_scene
 
 
 def describe(path: Path, **options: Any) -> Scene:
@@ -223,10 +226,10 @@ def test_one_block_of_all_bands_is_refused(tmp_path: Path, paint: Any, monkeypat
         blockysize=64,
         interleave="pixel",
     )
-    monkeypatch.setattr(scenes, "MAX_BLOCK_BYTES", 64 * 64 * 2 * 5)
+    monkeypatch.setattr(rasters_module, "MAX_BLOCK_BYTES", 64 * 64 * 2 * 5)
     with pytest.raises(SceneError, match="gdal_translate"):
         describe(path)
-    monkeypatch.setattr(scenes, "MAX_BLOCK_BYTES", 64 * 64 * 2 * 6)
+    monkeypatch.setattr(rasters_module, "MAX_BLOCK_BYTES", 64 * 64 * 2 * 6)
     assert describe(path).shape_px == (64, 64)
 
 
@@ -255,7 +258,7 @@ def test_neighbouring_files_have_no_say(tmp_path: Path, paint: Any) -> None:
 def test_only_the_last_few_rasters_stay_open(
     tmp_path: Path, paint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "MAX_OPEN", 2)
+    monkeypatch.setattr(rasters_module, "MAX_OPEN", 2)
     paths = [paint.scene(tmp_path / f"{n}.tif", paint.pixels((1, 8, 8))) for n in range(4)]
     with Rasters() as rasters:
         held = []

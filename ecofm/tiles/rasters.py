@@ -1,0 +1,141 @@
+"""Rasters: opened safely, and kept open for as long as they are read."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from pyproj.exceptions import ProjError
+from rasterio._err import CPLE_BaseError  # damaged GeoTIFF keys reach properties unwrapped
+from rasterio.enums import Interleaving
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from ecofm.errors import SceneError
+
+# A VRT named .tif reads any local file and calls URLs, so the driver follows the first bytes.
+DRIVERS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+}
+REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG"]  # nothing that can point elsewhere
+MAX_OPEN = 16
+MAX_BANDS = 1000
+MAX_BLOCK_BYTES = 2**29
+# Deflate reaches about 1000:1; a larger promise is an empty file that asks for all memory.
+MAX_RATIO = 1100
+
+Pixels = npt.NDArray[np.generic]
+Valid = npt.NDArray[np.bool_]
+
+
+class Rasters:
+    """Rasters that are open: the last few stay so, because opening costs as much as a tile.
+
+    2560 x 2560 x 12 uint16 onto utm:1280, 400 tiles, one core: 2.1 s against 3.8 s uncompressed,
+    1.4 s against 2.5 s with ZSTD.
+    """
+
+    def __init__(self) -> None:
+        """Start with none open."""
+        self._open: OrderedDict[Path | str, tuple[rasterio.DatasetReader, ExitStack]] = (
+            OrderedDict()
+        )
+
+    def __enter__(self) -> Rasters:
+        """Return itself; all is closed at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close every raster."""
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+    @contextmanager
+    def use(self, path: Path | str) -> Iterator[rasterio.DatasetReader]:
+        """Give an open raster; what GDAL complains of while it is read becomes SceneError.
+
+        A Path is a file. Text is a URL that someone asked to read.
+        """
+        with explained():
+            if path not in self._open:
+                with ExitStack() as stack:
+                    dataset = stack.enter_context(_open(path))
+                    _require_sane_size(dataset, path)
+                    self._open[path] = dataset, stack.pop_all()
+                if len(self._open) > MAX_OPEN:
+                    self._open.popitem(last=False)[1][1].close()
+            self._open.move_to_end(path)
+            yield self._open[path][0]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn what GDAL and PROJ complain of into SceneError."""
+    try:
+        # The empty list of neighbours keeps .aux.xml, .msk and world files out, which no hash sees.
+        with rasterio.Env(
+            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True
+        ):
+            yield
+    except (RasterioError, CPLE_BaseError, ProjError, ValueError, OSError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise SceneError(f"cannot be read as an image ({reason})") from error
+
+
+def _open(path: Path | str) -> rasterio.DatasetReader:
+    if isinstance(path, str):
+        return rasterio.open(f"/vsicurl/{path}", driver=REMOTE_DRIVERS)
+    driver = _driver_of(path)
+    # Chips have no place on Earth, and need none.
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        return rasterio.open(path.resolve(), driver=driver)
+
+
+def _driver_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise SceneError(f"cannot be opened ({error.strerror})") from error
+    if not start:
+        raise SceneError("is empty")
+    for magic, driver in DRIVERS.items():
+        if start.startswith(magic):
+            return driver
+    raise SceneError(f"is no TIFF, JPEG 2000, PNG or JPEG (it starts with {start!r})")
+
+
+def _require_sane_size(dataset: rasterio.DatasetReader, path: Path | str) -> None:
+    if dataset.count > MAX_BANDS:
+        raise SceneError(f"has {dataset.count} bands, expected at most {MAX_BANDS}")
+    item_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
+    declared = dataset.width * dataset.height * dataset.count * item_bytes
+    # Sparse or bomb: chips are small, so the ratio is judged above 256 MiB only.
+    held = path.stat().st_size if isinstance(path, Path) else declared
+    if declared > 2**28 and declared > MAX_RATIO * held:
+        raise SceneError(
+            f"declares {dataset.width}x{dataset.height} px in {dataset.count} bands but holds "
+            f"{held} bytes"
+        )
+    # A block is read whole, with all its bands where they are interleaved by pixel.
+    together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+    block_px = max(height * width for height, width in dataset.block_shapes)
+    if block_px * item_bytes * together > MAX_BLOCK_BYTES:
+        raise SceneError(
+            f"is stored in blocks of {block_px * item_bytes * together / 1e6:.0f} MB; rewrite it "
+            "with gdal_translate -co TILED=YES"
+        )

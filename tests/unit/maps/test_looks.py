@@ -1,0 +1,86 @@
+"""Looks at an archive: what the contact sheet shows, and seams where there are some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from ecofm.maps import looks
+from ecofm.tiles.archive import Archive, open_archive
+from ecofm.tiles.ingest import TileConfig, tile
+
+
+def land(height: int, width: int, seed: int = 0) -> Any:
+    """Return smooth land of three bands with fine noise."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 60
+    waves = np.stack([np.sin(x + n) + np.cos(0.7 * y - n) for n in range(3)])
+    return (1500 + 300 * waves + random.normal(0, 30, (3, height, width))).astype("uint16")
+
+
+def archive_of(folder: Path, scenes: dict[str, tuple[Any, int]]) -> Archive:
+    """Tile scenes of (pixels, column of their left side) onto utm:1280."""
+    (folder / "in").mkdir()
+    for name, (pixels, left) in scenes.items():
+        place = Affine(10, 0, 320000 + 10 * left, 0, -10, 4321280)
+        with rasterio.open(
+            folder / "in" / f"{name}.tif", "w", driver="GTiff", count=3, dtype="uint16",
+            height=pixels.shape[1], width=pixels.shape[2], crs="EPSG:32652", transform=place,
+            nodata=0,
+        ) as file:  # fmt: skip
+            file.write(pixels)
+    tile([folder / "in"], folder / "out", TileConfig(grid="utm:1280", per="year"))
+    return open_archive(folder / "out")
+
+
+def test_a_brighter_granule_is_a_seam(tmp_path: Path) -> None:
+    pixels = land(512, 1024)
+    left, right = pixels[:, :, :512], pixels[:, :, 512:]
+    smooth = {"a_20190601": (left, 0), "b_20190701": (right, 512), "c_2020": (pixels, 0)}
+    bright = {**smooth, "b_20190701": (right + np.uint16(400), 512)}
+    for name, scenes in (("smooth", smooth), ("bright", bright)):
+        (tmp_path / name).mkdir()
+        seams = looks.measure_seams(archive_of(tmp_path / name, scenes))
+        found = seams.summary().set_index("period")
+        assert found["edges"].tolist() == [4 * 7 + 3 * 8] * 2
+        assert found["edges_of_other_dates"].tolist() == [4, 0]
+        assert 0.5 < found["ratio"]["2020"] < 2
+        ratio = found["ratio_of_other_dates"]["2019"]
+        assert (ratio > 5) if name == "bright" else (ratio < 2)
+        worst = seams.table.sort_values("step").tail(4)
+        assert (not worst["same_dates"].any()) == (name == "bright")
+        looks.draw_seams(seams, "2019")
+
+
+def test_the_sheet_shows_each_period_and_marks_nodata(tmp_path: Path) -> None:
+    pixels = land(256, 256)
+    hole = pixels.copy()
+    hole[:, :128, :64] = 0
+    archive = archive_of(tmp_path, {"a_2019": (pixels, 0), "b_2020": (hole, 0)})
+    sheet = np.asarray(looks.draw_contact_sheet(archive))
+    assert sheet.shape == (2 * (14 + 128), 12 * 128, 3)
+    magenta = (sheet == (255, 0, 255)).all(axis=-1)
+    assert not magenta[:142].any() and 0.4 < magenta[156:].sum() / 126**2 < 0.6
+
+
+def test_pictures_are_drawn_for_each_period(tmp_path: Path) -> None:
+    archive = archive_of(
+        tmp_path, {"a_2019": (land(256, 256), 0), "b_2020": (land(256, 256, 1), 0)}
+    )
+    shares = looks.draw_valid_share(archive)
+    assert [axes.get_title() for axes in shares.axes][:2] == ["2019: 100.0%", "2020: 100.0%"]
+    histograms = looks.draw_histograms(archive)
+    assert [axes.get_title() for axes in histograms.axes] == ["band1", "band2", "band3"]
+    assert [line.get_label() for line in histograms.axes[0].lines] == ["2019", "2020"]
+
+
+def test_many_periods_are_picked_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = land(128, 128)
+    archive = archive_of(tmp_path, {f"a_{year}": (pixels, 0) for year in range(2001, 2007)})
+    monkeypatch.setattr(looks, "MAX_PERIODS", 3)
+    assert looks.pick_periods(archive) == ["2001", "2003", "2006"]
