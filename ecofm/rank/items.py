@@ -68,7 +68,7 @@ def pair_items(
 
     An item is looked for among `members` first, then among the tile ids themselves. Raises
     ComparisonError for unknown items, items without embedded members, or when nothing but
-    `skip` was said.
+    `skip`, ties or an even contradiction was said.
     """
     fitted = comparisons[comparisons["outcome"] != "skip"]
     if fitted.empty:
@@ -88,7 +88,27 @@ def pair_items(
     pairs, pair = np.unique(low * len(items) + high, return_inverse=True)
     counts = np.zeros((len(annotators), len(pairs), 3))
     np.add.at(counts, (annotator, pair, outcome), 1)
-    return ItemPairs(items, found, pairs // len(items), pairs % len(items), counts)
+    summed = ItemPairs(items, found, pairs // len(items), pairs % len(items), counts)
+    _require_differences(summed)
+    return summed
+
+
+def _require_differences(pairs: ItemPairs) -> None:
+    """Raise ComparisonError where the likelihood is largest with all items equal."""
+    wins = pairs.counts.sum(axis=0)
+    if not wins[:, :2].any():
+        raise ComparisonError(
+            "every comparison is a tie; nothing tells the items apart. Ask for more, or for items "
+            "that differ more."
+        )
+    net = wins[:, 0] - wins[:, 1]
+    n_items = len(pairs.items)
+    balance = np.bincount(pairs.left, net, n_items) - np.bincount(pairs.right, net, n_items)
+    if not balance.any():
+        raise ComparisonError(
+            f"the {int(wins.sum())} comparisons contradict each other: every item won as often as "
+            "it lost. Look at them with `ecofm compare consensus`, and ask for more."
+        )
 
 
 def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | None) -> list[Indices]:

@@ -239,7 +239,7 @@ def test_the_same_answers_in_another_file_are_the_same_input(
 
 
 HEADER = "annotator,left,right,outcome\n"
-A, B = TILE_IDS[:2]
+A, B, C = TILE_IDS[:3]
 
 
 @pytest.mark.parametrize(
@@ -247,11 +247,14 @@ A, B = TILE_IDS[:2]
     [
         (f"a,{A},{B},left\na,{A},nowhere,left\na,elsewhere,{B},tie\n", "2 of 4 items.*'elsewhere'"),
         (f"a,{A},{B},skip\n", "nothing can be learned"),
+        (f"a,{A},{B},tie\nb,{B},{C},tie\n", "every comparison is a tie"),
+        (f"a,{A},{B},left\nb,{B},{A},left\nb,{B},{C},tie\n", "3 comparisons contradict"),
+        (f"a,{A},{B},left\na,{B},{C},left\na,{C},{A},left\n", "3 comparisons contradict"),
         (f"a,{A},{A},left\n", "compared with itself"),
         ("", "answers"),
         (f"a,{A},{B},better\n", "outcome"),
     ],
-    ids=["unknown", "skips", "itself", "empty", "outcome"],
+    ids=["unknown", "skips", "ties", "even", "circle", "itself", "empty", "outcome"],
 )
 def test_unusable_comparisons_are_one_sentence(
     embeddings: Path, tmp_path: Path, answers: str, said: str
