@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BufferedWriter
@@ -32,7 +33,8 @@ class ArrayFile:
         """Take the file's final path; it is written beside it until `commit`."""
         self.path = path
         self.n_rows = 0
-        self._beside = path.with_suffix(".partial")
+        # A name of its own: a worker that was given up for dead may still be writing.
+        self._beside = path.with_suffix(f".{secrets.token_hex(4)}.partial")
         self._file: BufferedWriter | None = None
         self._row: Pixels | None = None
 
@@ -52,7 +54,8 @@ class ArrayFile:
             self._write_header(self._file)
             self._file.flush()
             os.fsync(self._file.fileno())
-            self.close()
+            self._file.close()
+            self._file = None
             self._beside.replace(self.path)
 
     def close(self) -> None:
@@ -60,6 +63,7 @@ class ArrayFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._beside.unlink(missing_ok=True)
 
     def _write_header(self, file: BufferedWriter) -> None:
         # numpy pads the header so that the first axis can grow in place.
@@ -132,7 +136,7 @@ def write_shard(
         "seen": json.dumps(sorted(log.seen)),
         "empty": json.dumps(sorted(log.empty - log.seen)),
     }
-    beside = part_path.with_suffix(".partial")
+    beside = part_path.with_suffix(f".{secrets.token_hex(4)}.partial")
     part.to_parquet(beside)
     beside.replace(part_path)
     return part
