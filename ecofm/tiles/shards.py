@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from ecofm.errors import SceneError
-from ecofm.grid import Grid
+from ecofm.grid import Cell, Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
 from ecofm.tiles.periods import day_number
@@ -142,6 +143,12 @@ def write_shard(
     return part
 
 
+@lru_cache(maxsize=16)
+def cell_of(grid: str, cell_id: str) -> Cell:
+    """Return a cell of the plan; kept, for a tile asks for it with each scene."""
+    return Grid(grid).cell(cell_id)
+
+
 def make_tile(
     job: Job, config: TileConfig, rasters: Rasters, log: Log
 ) -> tuple[Pixels, Valid, list[str]] | None:
@@ -151,17 +158,16 @@ def make_tile(
     made into one by `config.composite`. Invalid pixels are 0. A scene that cannot be read there is
     named in the log.
     """
-    grid = Grid(config.grid)
+    target = None if job.is_chip else cell_of(config.grid, job.cell_id).geobox
     layers: dict[str, Dated] = {}
     for scene in job.scenes:
         date = scene.date or ""
         if date in layers and layers[date].valid.all():
             continue
         try:
-            if job.is_chip:
+            if target is None:
                 pixels, valid = read_chip(scene, rasters)
             else:
-                target = grid.cell(job.cell_id).geobox
                 pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
             log.failed.setdefault(
@@ -199,5 +205,5 @@ def _describe(
         "dates": ",".join(dates),
         "day": day_number(job.period, dates),
         "checksum": checksum_tile(pixels, valid),
-        "geometry": grid.cell(job.cell_id).polygon().wkb if job.has_place else None,
+        "geometry": cell_of(grid.name, job.cell_id).polygon().wkb if job.has_place else None,
     }
