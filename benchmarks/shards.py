@@ -67,7 +67,9 @@ def as_zarr(folder: Path, tiles: np.ndarray) -> Reader:
 
 def as_lmdb(folder: Path, tiles: np.ndarray) -> Reader:
     """Store the bytes of each tile under its number."""
-    environment = lmdb.open(str(folder / "lmdb"), map_size=2 * tiles.nbytes + 2**24, readahead=False)
+    environment = lmdb.open(
+        str(folder / "lmdb"), map_size=2 * tiles.nbytes + 2**24, readahead=False
+    )
     with environment.begin(write=True) as writer:
         for number, values in enumerate(tiles):
             writer.put(b"%08d" % number, values.tobytes())
