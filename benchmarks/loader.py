@@ -282,9 +282,10 @@ def one(folder: Path) -> None:
     start_s = time.perf_counter() - began
     seconds = []
     for _ in range(60):
-        began = time.perf_counter()
+        # Processor time: the clock on the wall also shows what else the machine does.
+        began = time.process_time()
         next(iterator)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     status = Path("/proc/self/status").read_text()
     memory = {
         line.split(":")[0]: int(line.split()[1]) / 1024
@@ -326,7 +327,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gigabytes", type=float, nargs="?", default=4.1)
-    parser.add_argument("--one", type=Path)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         one(options.one)

@@ -147,7 +147,9 @@ class Archive:
         """Return some columns of the index, in its order; those that it lacks are left out."""
         try:
             known = set(pq.read_schema(self._index_path).names)
-            return pq.read_table(self._index_path, columns=[n for n in names if n in known])
+            return pq.read_table(
+                self._index_path, columns=[n for n in names if n in known], use_threads=False
+            )
         except (OSError, ValueError) as error:
             raise self._damaged_index(error) from error
 

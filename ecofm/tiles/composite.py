@@ -44,7 +44,8 @@ def compose(layers: list[Dated], how: str, period: str) -> tuple[Pixels, Valid, 
     """
     if len(layers) == 1:
         pixels, valid = layers[0].pixels, layers[0].valid
-        pixels[:, ~valid] = 0
+        if not valid.all():
+            pixels[:, ~valid] = 0
         return pixels, valid, [layers[0].date]
     stack = np.stack([layer.pixels for layer in layers])
     seen = np.stack([layer.valid for layer in layers])

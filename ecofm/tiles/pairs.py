@@ -82,7 +82,8 @@ class Cells:
         ordered = cells[self._members]
         is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
         self._starts = np.append(np.flatnonzero(is_first), n).astype(np.int32)
-        self._period, self._day = periods, days
+        # 65,535 days reach to the year 2149.
+        self._period, self._day = periods, days.clip(0, 65535).astype(np.uint16)
         is_usable = shares >= config.min_valid_share
         self.is_usable: npt.NDArray[np.bool_] | None = None
         self.usable: npt.NDArray[np.int32] | None = None
@@ -114,7 +115,7 @@ class Cells:
             allowed &= self.is_usable[members]
         if config.min_gap_days or config.max_gap_days is not None or config.season != "any":
             day = self._day[tiles].astype(np.int64)[:, None]
-            gap = np.abs(self._day[members] - day)
+            gap = np.abs(self._day[members].astype(np.int64) - day)
             allowed &= gap >= config.min_gap_days
             if config.max_gap_days is not None:
                 allowed &= gap <= config.max_gap_days

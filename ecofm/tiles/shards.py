@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pandas as pd
 from pyarrow.lib import ArrowException
 
 from ecofm.errors import SceneError
-from ecofm.grid import Grid
+from ecofm.grid import Cell, Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
 from ecofm.tiles.periods import day_number
@@ -32,7 +34,8 @@ class ArrayFile:
         """Take the file's final path; it is written beside it until `commit`."""
         self.path = path
         self.n_rows = 0
-        self._beside = path.with_suffix(".partial")
+        # A name of its own: a worker that was given up for dead may still be writing.
+        self._beside = path.with_suffix(f".{secrets.token_hex(4)}.partial")
         self._file: BufferedWriter | None = None
         self._row: Pixels | None = None
 
@@ -52,7 +55,8 @@ class ArrayFile:
             self._write_header(self._file)
             self._file.flush()
             os.fsync(self._file.fileno())
-            self.close()
+            self._file.close()
+            self._file = None
             self._beside.replace(self.path)
 
     def close(self) -> None:
@@ -60,6 +64,7 @@ class ArrayFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._beside.unlink(missing_ok=True)
 
     def _write_header(self, file: BufferedWriter) -> None:
         # numpy pads the header so that the first axis can grow in place.
@@ -132,10 +137,16 @@ def write_shard(
         "seen": json.dumps(sorted(log.seen)),
         "empty": json.dumps(sorted(log.empty - log.seen)),
     }
-    beside = part_path.with_suffix(".partial")
+    beside = part_path.with_suffix(f".{secrets.token_hex(4)}.partial")
     part.to_parquet(beside)
     beside.replace(part_path)
     return part
+
+
+@lru_cache(maxsize=16)
+def cell_of(grid: str, cell_id: str) -> Cell:
+    """Return a cell of the plan; kept, for a tile asks for it with each scene."""
+    return Grid(grid).cell(cell_id)
 
 
 def make_tile(
@@ -147,17 +158,16 @@ def make_tile(
     made into one by `config.composite`. Invalid pixels are 0. A scene that cannot be read there is
     named in the log.
     """
-    grid = Grid(config.grid)
+    target = None if job.is_chip else cell_of(config.grid, job.cell_id).geobox
     layers: dict[str, Dated] = {}
     for scene in job.scenes:
         date = scene.date or ""
         if date in layers and layers[date].valid.all():
             continue
         try:
-            if job.is_chip:
+            if target is None:
                 pixels, valid = read_chip(scene, rasters)
             else:
-                target = grid.cell(job.cell_id).geobox
                 pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
             log.failed.setdefault(
@@ -195,5 +205,5 @@ def _describe(
         "dates": ",".join(dates),
         "day": day_number(job.period, dates),
         "checksum": checksum_tile(pixels, valid),
-        "geometry": grid.cell(job.cell_id).polygon().wkb if job.has_place else None,
+        "geometry": cell_of(grid.name, job.cell_id).polygon().wkb if job.has_place else None,
     }

@@ -90,6 +90,8 @@ def commit(
     """
     beside = out / NEXT_INDEX if (out / artifact.MANIFEST).exists() else out / INDEX
     try:
+        for path in (out / "shards").glob("*.partial"):  # of a killed run
+            path.unlink()
         index.to_parquet(beside)
         rejected.to_parquet(out / "rejected.partial")
         artifact.sync_folder(out)

@@ -20,6 +20,8 @@ def tile(
     out: Path,
     config: Annotated[TileConfig | None, Parameter(name="*")] = None,
     masks: Path | None = None,
+    workers: int | None = None,
+    dask: Path | None = None,
     append: bool = False,
     verify: bool = False,
     overwrite: bool = False,
@@ -37,6 +39,9 @@ def tile(
         out: The archive's folder.
         config: How scenes become tiles.
         masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
+        workers: Processes that make tiles (a local Dask cluster); one a core by default.
+        dask: YAML of another cluster: `cluster: slurm`, `jobs:` and the `options:` of
+            dask_jobqueue.SLURMCluster.
         append: Add what is new to the archive that OUT holds, and write nothing of it again.
         verify: Give no PATH; read every tile of OUT again, and take out what is damaged.
         overwrite: Replace another archive that OUT holds.
@@ -52,6 +57,8 @@ def tile(
         out,
         config or TileConfig(),
         masks=masks,
+        workers=workers,
+        dask=dask,
         append=append,
         overwrite=overwrite,
         progress=progress_bar("tile"),
