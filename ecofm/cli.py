@@ -43,6 +43,7 @@ def build_app() -> App:
         "import": "Read comparisons or orderings into a store.",
         "export": "Write a store's comparisons as CSV or Parquet.",
         "consensus": "Write what the annotators agree on.",
+        "report": "Write agreement, disputes and contradictions, with pictures.",
     }.items():
         compare.command(f"ecofm.verbs.compare:{verb}_", name=verb, help=text)
     app.command(compare)

@@ -188,8 +188,8 @@ def test_exports_are_refused_when_empty_or_of_another_suffix(tmp_path):
     with pytest.raises(ComparisonError, match="is not a comparison store"):
         export(import_csv, tmp_path / "out.csv")
     import_files([import_csv], tmp_path / "store")
-    with pytest.raises(ComparisonError, match=r"expected \.csv or \.parquet"):
-        export(tmp_path / "store", tmp_path / "out.json")
+    with pytest.raises(ComparisonError, match=r"expected \.csv, \.parquet, \.json, \.txt"):
+        export(tmp_path / "store", tmp_path / "out.xlsx")
 
 
 def test_threads_and_a_second_process_write_at_once(tmp_path):
