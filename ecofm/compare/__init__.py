@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         import_files,
         read_comparisons,
     )
+    from ecofm.compare.invitations import invite
     from ecofm.compare.orderings import (
         expand_ordering,
         format_ordering,
@@ -40,6 +41,7 @@ _HOMES = {
         "read_comparisons",
     ],
     "orderings": ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"],
+    "invitations": ["invite"],
     "report": ["write_report"],
     "store": ["Store"],
 }
@@ -55,6 +57,7 @@ __all__ = [
     "format_ordering",
     "hash_comparisons",
     "import_files",
+    "invite",
     "measure_agreement",
     "normalize_item",
     "parse_ordering",

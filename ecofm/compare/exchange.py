@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ecofm.artifact import write_text
 from ecofm.compare.comparison import COLUMNS, Comparison, list_names
 from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
-from ecofm.compare.store import Store, is_store
+from ecofm.compare.store import RECORD, Store, is_store
 from ecofm.compare.study import read_study, write_study
 from ecofm.compare.tables import PARQUET_MAGIC, decode, read_bytes, read_table, write_table
 from ecofm.errors import ComparisonError
@@ -119,8 +119,11 @@ def import_files(paths: Sequence[Path], store: Path) -> ImportSummary:
     )
 
 
-def export(store: Path, out: Path, annotator: str | None = None) -> int:
+def export(store: Path, out: Path, annotator: str | None = None, *, full: bool = False) -> int:
     """Write a store's comparisons and return how many there were.
+
+    With `full`, a table has every column that the store keeps (`store.RECORD`), which `import`
+    reads too.
 
     The suffix decides: .csv and .parquet; .json for Label Studio; .txt for one annotator's
     ordering file. With `annotator`, only what they said. Raises ComparisonError when the store is
@@ -153,5 +156,14 @@ def export(store: Path, out: Path, annotator: str | None = None) -> int:
             )
         write_text(out, write_study(rows))
     else:
-        write_table(_to_frame(rows), out)
+        write_table(_read_records(Path(store), annotator) if full else _to_frame(rows), out)
     return len(rows)
+
+
+def _read_records(store: Path, annotator: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    with Store(store, create=False) as opened:
+        frame = pd.DataFrame(opened.records(), columns=list(RECORD))
+    frame["response_ms"] = frame["response_ms"].astype("Int64")
+    return frame if annotator is None else frame[frame["annotator"] == annotator]

@@ -38,7 +38,7 @@ def import_(*file: Path, store: Path) -> None:
     say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
 
 
-def export_(*, store: Path, out: Path, annotator: str | None = None) -> None:
+def export_(*, store: Path, out: Path, annotator: str | None = None, full: bool = False) -> None:
     """Write a store's comparisons.
 
     Args:
@@ -46,8 +46,26 @@ def export_(*, store: Path, out: Path, annotator: str | None = None) -> None:
         out: The file; its suffix decides: .csv, .parquet, .json for Label Studio, or .txt for one
             annotator's ordering file (lines a<b and a=b).
         annotator: Only what this annotator said.
+        full: With side shown, reason asked, response time, time and version, in CSV or Parquet.
     """
-    say(f"{out}: {compare.export(store, out, annotator)} comparisons")
+    say(f"{out}: {compare.export(store, out, annotator, full=full)} comparisons")
+
+
+def invite_(
+    *name: str, store: Path, url: str = "http://127.0.0.1:8000", revoke: bool = False
+) -> None:
+    """Print one secret link for each annotator; whoever has it answers as them.
+
+    Args:
+        name: The annotators.
+        store: The store; it is made when it does not exist.
+        url: Where browsers reach the server.
+        revoke: End their invitations and sessions instead.
+    """
+    if not name:
+        raise ValueError("name the annotators to invite.")
+    for annotator, link in compare.invite(name, store, url, revoke=revoke):
+        print(f"{annotator}\t{link}")
 
 
 def consensus_(
