@@ -49,8 +49,8 @@ class Client(threading.Thread):
                 self.connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             content = None if body is None else json.dumps(body)
             self.connection.request(method, path, content, headers)
-            answer = self.connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            with self.connection.getresponse() as answer:
+                return answer.status, json.loads(answer.read())
         except (OSError, http.client.HTTPException, ValueError):
             self.connection.close()
             self.connection = None
@@ -83,7 +83,10 @@ class Client(threading.Thread):
                 names = (f"client {self.number}", str(left), str(right), outcome)
                 self.acknowledged[vote["id"]] = names
         except BaseException as error:
-            self.fault = error
+            self.fault = error  # the main thread raises it again
+        finally:
+            if self.connection is not None:
+                self.connection.close()
 
 
 def test_no_acknowledged_vote_is_lost_or_doubled_over_50_kills(tmp_path):
