@@ -22,6 +22,7 @@ MADE_BY = {
     "encoder": "ecofm pretrain",
     "embeddings": "ecofm embed",
     "clusters": "ecofm cluster",
+    "agreement": "ecofm compare report",
     "ranker": "ecofm rank",
     "scores": "ecofm score",
     "change": "ecofm change",

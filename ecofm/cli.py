@@ -42,8 +42,10 @@ def build_app() -> App:
     for verb, text in {
         "serve": "Serve the page on which people compare.",
         "import": "Read comparisons or orderings into a store.",
-        "export": "Write a store's comparisons as CSV or Parquet.",
+        "invite": "Make secret links, one for each annotator.",
+        "export": "Write a store's comparisons to a file.",
         "consensus": "Write what the annotators agree on.",
+        "report": "Write agreement, disputes and contradictions, with pictures.",
     }.items():
         compare.command(f"ecofm.verbs.compare:{verb}_", name=verb, help=text)
     app.command(compare)

@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ecofm.compare.agreement import agreement
+    from ecofm.compare.agreement import measure_agreement
     from ecofm.compare.app import ServeConfig, serve
-    from ecofm.compare.consensus import ConsensusConfig, consensus, write_consensus
+    from ecofm.compare.consensus import ConsensusConfig, fit_consensus, write_consensus
     from ecofm.compare.exchange import (
         ImportSummary,
         export,
@@ -19,18 +19,20 @@ if TYPE_CHECKING:
         import_files,
         read_comparisons,
     )
+    from ecofm.compare.invitations import invite
     from ecofm.compare.orderings import (
         expand_ordering,
         format_ordering,
         normalize_item,
         parse_ordering,
     )
+    from ecofm.compare.report import write_report
     from ecofm.compare.store import Store
 
 _HOMES = {
-    "agreement": ["agreement"],
+    "agreement": ["measure_agreement"],
     "app": ["ServeConfig", "serve"],
-    "consensus": ["ConsensusConfig", "consensus", "write_consensus"],
+    "consensus": ["ConsensusConfig", "fit_consensus", "write_consensus"],
     "exchange": [
         "ImportSummary",
         "export",
@@ -39,6 +41,8 @@ _HOMES = {
         "read_comparisons",
     ],
     "orderings": ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"],
+    "invitations": ["invite"],
+    "report": ["write_report"],
     "store": ["Store"],
 }
 
@@ -47,18 +51,20 @@ __all__ = [
     "ImportSummary",
     "ServeConfig",
     "Store",
-    "agreement",
-    "consensus",
     "expand_ordering",
     "export",
+    "fit_consensus",
     "format_ordering",
     "hash_comparisons",
     "import_files",
+    "invite",
+    "measure_agreement",
     "normalize_item",
     "parse_ordering",
     "read_comparisons",
     "serve",
     "write_consensus",
+    "write_report",
 ]
 
 

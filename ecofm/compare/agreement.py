@@ -1,4 +1,4 @@
-"""Agreement: how alike annotators order the pairs that both judged."""
+"""Agreement: how alike annotators order the pairs that both judged, and where they differ."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import coo_array
 
-from ecofm.compare.davidson import count_pairs
+from ecofm.compare.davidson import count_pairs, count_voices
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+    from ecofm.compare.crowd import Crowd
 
 
-def agreement(comparisons: pd.DataFrame) -> pd.DataFrame:
+def measure_agreement(comparisons: pd.DataFrame) -> pd.DataFrame:
     """Return annotator, other, tau, n_pairs: Kendall's tau-b over the pairs that both judged.
 
     An annotator's repeated answers to a pair count by their majority; skips do not count. tau is
     NaN when two annotators share no pair, or one of them tied all pairs that they share. Raises
-    ComparisonError as `consensus` does.
+    ComparisonError as `fit_consensus` does.
     """
     import pandas as pd
 
@@ -42,15 +45,121 @@ def _judge_by_pair(comparisons: pd.DataFrame) -> tuple[list[str], Any, Any]:
 
     The sign is 1 where the item that sorts first is more developed, -1 where the other is.
     """
-    items = count_pairs(comparisons).names
-    fitted = comparisons[comparisons["outcome"] != "skip"]
-    left, right = (np.searchsorted(items, fitted[side].tolist()) for side in ("left", "right"))
-    names, annotator = np.unique(fitted["annotator"].tolist(), return_inverse=True)
-    vote = fitted["outcome"].map({"left": 1.0, "right": -1.0, "tie": 0.0}).to_numpy()
-    vote = np.where(left < right, vote, -vote)
-    keys = np.minimum(left, right) * len(items) + np.maximum(left, right)
-    pairs, column = np.unique(keys, return_inverse=True)
-    shape = (len(names), len(pairs))
-    sign = coo_array((vote, (annotator, column)), shape=shape).tocsr().sign()
-    judged = coo_array((np.ones(len(vote)), (annotator, column)), shape=shape).tocsr().sign()
-    return names.tolist(), sign, judged
+    voices = count_voices(comparisons)
+    shape = (len(voices.annotators), len(voices.pairs.first))
+    where = (voices.annotator, voices.pair)
+    lead = np.sign(voices.counts[:, 0] - voices.counts[:, 1])
+    sign = coo_array((lead, where), shape=shape).tocsr()
+    judged = coo_array((np.ones(len(lead)), where), shape=shape).tocsr()
+    return voices.annotators, sign, judged
+
+
+def tabulate_disputes(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs with annotators on both sides, most evenly split first.
+
+    Columns: item, other, n_item, n_other, n_tie, for_item, for_other. `item` is the one with more
+    annotators behind it; the last two are their names. An annotator's repeated answers count by
+    their majority. Raises ComparisonError as `fit_consensus` does.
+    """
+    import pandas as pd
+
+    names, sign, judged = _judge_by_pair(comparisons)
+    pairs = count_pairs(comparisons)
+    up, down = (sign > 0).tocsc(), (sign < 0).tocsc()
+    n_judged = judged.sum(axis=0)
+    rows = []
+    for place in np.flatnonzero((up.sum(axis=0) > 0) & (down.sum(axis=0) > 0)):
+        sides = [
+            sorted(names[a] for a in half.indices[half.indptr[place] : half.indptr[place + 1]])
+            for half in (up, down)
+        ]
+        pair = [pairs.names[pairs.first[place]], pairs.names[pairs.second[place]]]
+        if len(sides[1]) > len(sides[0]):
+            sides, pair = sides[::-1], pair[::-1]
+        n_item, n_other = map(len, sides)
+        n_tie = int(n_judged[place]) - n_item - n_other
+        rows.append((*pair, n_item, n_other, n_tie, *(", ".join(side) for side in sides)))
+    columns = ["item", "other", "n_item", "n_other", "n_tie", "for_item", "for_other"]
+    frame = pd.DataFrame(rows, columns=columns)
+    # How far from an even split, then the more people the earlier.
+    lead = (frame["n_item"] - frame["n_other"]) / (frame["n_item"] + frame["n_other"])
+    order = pd.DataFrame({"lead": lead, "n": -frame["n_other"]}).sort_values(
+        ["lead", "n"], kind="stable"
+    )
+    return frame.loc[order.index].reset_index(drop=True)
+
+
+def tabulate_annotators(comparisons: pd.DataFrame, crowd: Crowd) -> pd.DataFrame:
+    """Return annotator, n_answers, n_ties, n_skips, reliability, with_consensus, consistency.
+
+    `reliability` is the share of answers that the model takes as meant (see `ecofm.compare.crowd`);
+    `with_consensus` the share of untied answers that the consensus agrees with; `consistency` the
+    share of repeated questions, swapped or not, that got the same answer as before. Shares of
+    nothing are NaN.
+    """
+    import pandas as pd
+
+    rows = []
+    reliability = dict(zip(crowd.voices.annotators, crowd.reliability, strict=True))
+    level = dict(zip(crowd.voices.pairs.names, crowd.point[:-1], strict=True))
+    for annotator, own in comparisons.groupby("annotator", sort=True):
+        outcome = own["outcome"]
+        untied = own[outcome.isin(["left", "right"])]
+        gap = untied["left"].map(level) - untied["right"].map(level)
+        agrees = (gap > 0) == (untied["outcome"] == "left")
+        same, again = count_repeats(own)
+        rows.append(
+            (annotator, len(own), int((outcome == "tie").sum()), int((outcome == "skip").sum()),
+             reliability.get(str(annotator), np.nan), agrees.mean() if len(untied) else np.nan,
+             same / again if again else np.nan)
+        )  # fmt: skip
+    columns = ["annotator", "n_answers", "n_ties", "n_skips", "reliability", "with_consensus",
+               "consistency"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def count_repeats(own: pd.DataFrame) -> tuple[int, int]:
+    """Return how many answers repeat the pair's answer before, and how many had one to repeat."""
+    last: dict[tuple[str, str], str] = {}
+    same = again = 0
+    for left, right, outcome in own[["left", "right", "outcome"]].to_numpy(dtype=object).tolist():
+        winner = left if outcome == "left" else right if outcome == "right" else outcome
+        pair = (min(left, right), max(left, right))
+        if pair in last:
+            again += 1
+            same += last[pair] == winner
+        last[pair] = winner
+    return same, again
+
+
+def draw_agreement(agreement: pd.DataFrame) -> Figure:
+    """Return the matrix of `measure_agreement` as a picture, annotators alike beside each other."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    tau = agreement.pivot(index="annotator", columns="other", values="tau")
+    names = sorted({*agreement["annotator"], *agreement["other"]})
+    tau = tau.reindex(index=names, columns=names)
+    matrix = tau.fillna(tau.T).to_numpy(dtype=float, copy=True)
+    np.fill_diagonal(matrix, 1.0)
+    known = np.where(np.isnan(matrix), 0.0, matrix)
+    # The leading eigenvector puts those who agree with most first.
+    order = np.argsort(-np.abs(np.linalg.eigh(known)[1][:, -1]), kind="stable")
+    matrix, names = matrix[np.ix_(order, order)], [names[place] for place in order]
+    size = min(3.5 + 0.5 * len(names), 30)
+    figure = Figure(figsize=(size + 1, size), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(matrix, cmap="cividis", vmin=min(0.0, float(known.min())), vmax=1)
+    figure.colorbar(image, ax=axes, label="Kendall's τ", shrink=0.8)
+    labels = [name[:20].replace("$", r"\$") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), labels)
+    if len(names) <= 25:
+        for row, column in np.ndindex(matrix.shape):
+            value = matrix[row, column]
+            text = "none" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
+            axes.text(column, row, text, ha="center", va="center", fontsize=8,
+                      color="black" if value > 0.6 else "white")  # fmt: skip
+    axes.set_title("How alike annotators order the pairs that both judged")
+    return figure

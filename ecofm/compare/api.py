@@ -1,153 +1,225 @@
-"""The web app's requests: session, pair, vote, undo, pictures, and the page itself."""
+"""The web app's requests: session, questions, votes, tiers, pictures, and the page itself.
+
+Items travel as numbers, and with them the edition: a hash of all items' names. So neither a
+place nor a hostile name reaches the page unless the owner shows names, and after a restart with
+other items no number can be taken for another item.
+"""
 
 from __future__ import annotations
 
-import secrets
+import hashlib
+import json
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, HTTPException, Path, Request, Response
+import numpy as np
+from fastapi import APIRouter, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Route
 
 from ecofm import __version__
+from ecofm.compare.access import Door, RefusedError
 from ecofm.compare.app import ServeConfig
-from ecofm.compare.comparison import MAX_TEXT, check_comparison, check_text
+from ecofm.compare.bodies import (
+    MAX_TIERED,
+    Fault,
+    ForgetBody,
+    Forgotten,
+    Instruction,
+    Own,
+    OwnVotes,
+    Pair,
+    Progress,
+    Saved,
+    Session,
+    SessionBody,
+    Setup,
+    Side,
+    Tiers,
+    TiersBody,
+    UndoBody,
+    VoteBody,
+)
+from ecofm.compare.comparison import Comparison, check_comparison
 from ecofm.compare.guard import Guard
+from ecofm.compare.instructions import Block, read_instructions
 from ecofm.compare.items import ItemSource
-from ecofm.compare.picking import Picker
+from ecofm.compare.panel import build_panel
+from ecofm.compare.picking import Picker, Question
 from ecofm.compare.store import Store, Vote
 from ecofm.errors import ComparisonError, EcofmError
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "net.js": "text/javascript; charset=utf-8",
+    "compare.js": "text/javascript; charset=utf-8",
+    "pictures.js": "text/javascript; charset=utf-8",
+    "tiers.js": "text/javascript; charset=utf-8",
+    "answers.js": "text/javascript; charset=utf-8",
+    "texts.js": "text/javascript; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
-VoteId = Annotated[str, Field(pattern="^[A-Za-z0-9-]{16,64}$")]
-
-
-class Body(BaseModel):
-    """What requests and answers have in common: no unknown fields, no loose types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class SessionBody(Body):
-    """Who wants to answer."""
-
-    annotator: Text
-
-
-class Session(Body):
-    """The token for the header X-Ecofm-Token of every further request."""
-
-    token: str
-    annotator: str
-    goal: int
-
-
-class VoteBody(Body):
-    """An answer: which of two shown items is more developed."""
-
-    id: VoteId
-    left: Text
-    right: Text
-    outcome: Literal["left", "right", "tie", "skip"]
-    response_ms: Annotated[int, Field(ge=0, le=2**53)]
-
-
-class UndoBody(Body):
-    """Which answer to take back."""
-
-    id: VoteId
-
-
-class Side(Body):
-    """One item as the page shows it."""
-
-    item: str
-    images: list[str]
-
-
-class Pair(Body):
-    """The next question."""
-
-    left: Side
-    right: Side
-
-
-class Progress(Body):
-    """How many answers of this annotator are on the disk."""
-
-    n_done: int
-
-
+N_OWN = 50
+"""Own votes on one page."""
 Token = Annotated[str, Header(alias="X-Ecofm-Token", max_length=64)]
-PictureNumber = Annotated[int, Path(ge=0, le=2**31)]
+PictureNumber = Annotated[int, Path(ge=0, lt=2**31)]
+ItemNumber = Annotated[int, Path(ge=0, lt=2**31)]
 
 
 class Questions:
     """The answers to the page's requests; several annotators ask at once, from threads."""
 
     def __init__(self, source: ItemSource, store: Store, config: ServeConfig) -> None:
-        """Count what the store holds already."""
+        """Take what the store holds already; raises ComparisonError for unusable instructions."""
         self.source = source
         self.store = store
-        self.goal = config.goal
-        self.picker = Picker(source.items, store.count_by_item(), store.partners, config.seed)
-        # Browsers keep pictures; after a restart the same number may be another item's.
-        self.edition = secrets.token_hex(4)
+        self.config = config
+        self.door = Door(store, config)
+        asked, others = store.comparisons(asked=True), store.comparisons(asked=False)
+        place = {item: number for number, item in enumerate(source.items)}
+        named = [item for vote in asked + others for item in (vote.left, vote.right)]
+        seen = [place[item] for item in named if item in place]
+        counts = np.bincount(np.array(seen, dtype=np.int64), minlength=len(source.items))
+        panel = build_panel(source, config.embeddings, counts)
+        self.picker = Picker(source.items, asked, others, config.pick, panel)
+        names = json.dumps(source.items).encode()
+        self.edition = hashlib.sha256(names).hexdigest()[:16]
+        self.blocks: list[Block] = []
+        if config.instructions is not None:
+            self.blocks = read_instructions(config.instructions, set(source.items))
 
-    def start(self, body: SessionBody) -> Session:
+    def start(self, body: SessionBody, request: Request) -> Session:
         """Begin a session under a name."""
-        annotator = check_text(body.annotator, "your name")
+        client = request.client.host if request.client else ""
+        try:
+            annotator = self.door.enter(client, body.annotator, body.password, body.invite)
+        except RefusedError as error:
+            raise HTTPException(error.status, str(error)) from error
         return Session(
-            token=self.store.start_session(annotator), annotator=annotator, goal=self.goal
+            token=self.store.start_session(annotator),
+            annotator=annotator,
+            goal=self.config.goal,
+            styles=self.source.styles,
+            can_shuffle=self.source.can_shuffle,
+            has_tiers=len(self.source.items) <= MAX_TIERED,
         )
+
+    def setup(self) -> Setup:
+        """Say how one is let in, and in which languages the page speaks."""
+        return Setup(access=self.door.access, languages=LANGUAGES)
+
+    def instructions(self, token: Token) -> list[Instruction]:
+        """Give the owner's instructions; none when the page's own are to be shown."""
+        self._annotator(token)
+        pieces = []
+        for block in self.blocks:
+            better, worse = (
+                (self._side(self.picker.place(item)) for item in block.items)
+                if block.items
+                else (None, None)
+            )
+            pieces.append(Instruction(kind=block.kind, text=block.text, better=better, worse=worse))
+        return pieces
 
     def progress(self, token: Token) -> Progress:
         """Count the annotator's answers."""
-        return Progress(n_done=self.store.count_votes(self._annotator(token)))
+        return self._progress(self._annotator(token))
 
     def pair(self, token: Token) -> Pair:
-        """Choose the next question."""
-        left, right = self.picker.pick(self._annotator(token))
-        return Pair(left=self._side(left), right=self._side(right))
+        """Give the question that waits for this annotator's answer."""
+        return self._pair(self.picker.pick(self._annotator(token)))
+
+    def next_pair(self, token: Token) -> Pair:
+        """Guess the question after that one, so that its pictures can be loaded meanwhile."""
+        return self._pair(self.picker.peek(self._annotator(token)))
 
     def vote(self, body: VoteBody, token: Token) -> Progress:
         """Keep an answer; it is on the disk when this returns, and a retry changes nothing."""
         annotator = self._annotator(token)
-        comparison = check_comparison(annotator, body.left, body.right, body.outcome)
-        for item in (comparison.left, comparison.right):
-            if item not in self.picker:
-                raise HTTPException(409, "this item is not compared here; reload the page")
-        vote = Vote(id=body.id, comparison=comparison, response_ms=body.response_ms)
+        left, right = self._names(body.edition, [body.left, body.right])
+        comparison = check_comparison(annotator, left, right, body.outcome)
+        vote = Vote(
+            id=body.id, comparison=comparison, response_ms=body.response_ms, asked=body.asked
+        )
         if self.store.add(vote):
-            self.picker.count(comparison.left, comparison.right)
-        return Progress(n_done=self.store.count_votes(annotator))
+            self.picker.add(comparison)
+        return self._progress(annotator)
 
     def undo(self, body: UndoBody, token: Token) -> Progress:
-        """Take back an answer of the same annotator; a retry changes nothing."""
+        """Delete an answer of the same annotator; a retry changes nothing."""
         annotator = self._annotator(token)
-        undone = self.store.undo(body.id, annotator)
-        if undone and undone.left in self.picker and undone.right in self.picker:
-            self.picker.count(undone.left, undone.right, by=-1)
-        return Progress(n_done=self.store.count_votes(annotator))
+        self._unlearn([self.store.undo(body.id, annotator)])
+        return self._progress(annotator)
 
-    def picture(self, number: PictureNumber) -> Response:
+    def votes(self, token: Token, skip: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> OwnVotes:
+        """Give the annotator's own answers, newest first, fifty at a time."""
+        annotator = self._annotator(token)
+        votes = [
+            Own(
+                id=vote.id, outcome=vote.outcome, created=vote.created,
+                left=self._known_side(vote.left), right=self._known_side(vote.right),
+            )
+            for vote in self.store.own_votes(annotator, skip, N_OWN)
+        ]  # fmt: skip
+        return OwnVotes(n_done=self.store.count_votes(annotator), votes=votes)
+
+    def forget(self, body: ForgetBody, token: Token) -> Forgotten:
+        """Delete all that this annotator said here."""
+        gone = self.store.forget(self._annotator(token))
+        self._unlearn(gone)
+        return Forgotten(n_deleted=len(gone))
+
+    def tiers(self, token: Token) -> Tiers:
+        """Give all items, and how this annotator has put them into tiers."""
+        annotator = self._annotator(token)
+        self._check_tiered()
+        items = [self._side(number) for number in range(len(self.source.items))]
+        return Tiers(edition=self.edition, items=items, tiers=self._own_tiers(annotator))
+
+    def save_tiers(self, body: TiersBody, token: Token) -> Saved:
+        """Keep tiers in place of this annotator's tiers before; a retry changes nothing."""
+        annotator = self._annotator(token)
+        self._check_tiered()
+        tiers = [self._names(body.edition, tier) for tier in body.tiers]
+        names = [name for tier in tiers for name in tier]
+        if len(set(names)) < len(names) or len(names) < 2:
+            raise HTTPException(422, "tiers need two items at least, and each of them once")
+        rows = [
+            Comparison(annotator, better, worse, "tie" if upper == lower else "left")
+            for upper, tier in enumerate(tiers)
+            for place, better in enumerate(tier)
+            for lower, other in enumerate(tiers[upper:], start=upper)
+            for worse in (other[place + 1 :] if upper == lower else other)
+        ]
+        before = self.store.own_tiers(annotator)
+        if self.store.add_tiers(body.id, annotator, rows):
+            self._unlearn(before)
+            for row in rows:
+                self.picker.add(row, asked=False)
+        return Saved(n_comparisons=len(rows))
+
+    def sheet(
+        self, item: ItemNumber, token: Token, draw: Annotated[int, Query(ge=0, lt=2**31)] = 0
+    ) -> Side:
+        """Show an item by other pictures: draw 0 by its nearest, others at random."""
+        self._annotator(token)
+        if item >= len(self.source.items):
+            raise HTTPException(404, "there is no such item")
+        return self._side(item, draw)
+
+    def picture(
+        self, number: PictureNumber, token: Token, style: Literal["true", "false"] = "true"
+    ) -> Response:
         """Give a picture by its number."""
+        self._annotator(token)
         try:
-            image = self.source.image(number)
+            image, media_type = self.source.image(number, style)
         except IndexError:
             raise HTTPException(404, "there is no such picture") from None
-        media_type = "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
-        headers = {"Cache-Control": "private, max-age=86400"}
-        return Response(image, media_type=media_type, headers=headers)
+        return Response(image, media_type=media_type)
 
     def _annotator(self, token: str) -> str:
         annotator = self.store.find_annotator(token)
@@ -155,21 +227,103 @@ class Questions:
             raise HTTPException(401, "the session is unknown; type your name again")
         return annotator
 
-    def _side(self, item: str) -> Side:
-        numbers = self.source.members(self.picker.place(item))
-        return Side(item=item, images=[f"/image/{n}?edition={self.edition}" for n in numbers])
+    def _progress(self, annotator: str) -> Progress:
+        n_done = self.store.count_votes(annotator)
+        times = self.store.response_times(annotator)
+        left = None
+        if len(times) >= 5:
+            # The median: who goes for a coffee does not get slower by it.
+            left = round(float(np.median(times)) * max(self.config.goal - n_done, 0) / 1000)
+            left = min(left, 2**31)
+        return Progress(n_done=n_done, goal=self.config.goal, seconds_left=left)
+
+    def _pair(self, question: Question) -> Pair:
+        return Pair(
+            edition=self.edition,
+            left=self._side(question.left),
+            right=self._side(question.right),
+            asked=question.asked,
+        )
+
+    def _side(self, item: int, draw: int = 0) -> Side:
+        name = self.source.items[item] if self.source.are_clusters else None
+        place = self.source.place(item) if self.config.show_place else None
+        where = None
+        if place is not None:
+            known = [f"{place.latitude}, {place.longitude}"] if place.latitude is not None else []
+            where = " · ".join([*known, place.period])
+        return Side(item=item, images=self.source.members(item, draw), label=name, place=where)
+
+    def _known_side(self, item: str) -> Side | None:
+        return self._side(self.picker.place(item)) if item in self.picker else None
+
+    def _names(self, edition: str, numbers: list[int]) -> list[str]:
+        """Return the items' names; refuses numbers of another edition."""
+        if edition != self.edition or any(n >= len(self.source.items) for n in numbers):
+            raise HTTPException(409, "these items are not compared here; reload the page")
+        return [self.source.items[number] for number in numbers]
+
+    def _own_tiers(self, annotator: str) -> list[list[int]]:
+        """Return tiers from their comparisons: who is below as many is in the same one."""
+        losses: dict[str, int] = {}
+        for row in self.store.own_tiers(annotator):
+            losses.setdefault(row.left, 0)
+            losses[row.right] = losses.get(row.right, 0) + (row.outcome == "left")
+        tiers: dict[int, list[int]] = {}
+        for name, lost in losses.items():
+            if name in self.picker:
+                tiers.setdefault(lost, []).append(self.picker.place(name))
+        return [tiers[lost] for lost in sorted(tiers)]
+
+    def _check_tiered(self) -> None:
+        if len(self.source.items) > MAX_TIERED:
+            raise HTTPException(409, f"only up to {MAX_TIERED} items can be put into tiers")
+
+    def _unlearn(self, votes: list[Comparison | None] | list[Comparison]) -> None:
+        for vote in votes:
+            if vote is not None and vote.left in self.picker and vote.right in self.picker:
+                self.picker.remove(vote)
+
+
+def read_texts() -> dict[str, bytes]:
+    """Return the page's texts by language: every file in assets/texts is one."""
+    folder = files("ecofm.compare") / "assets" / "texts"
+    return {
+        file.name.removesuffix(".json"): file.read_bytes()
+        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".json")
+    }
+
+
+TEXTS = read_texts()
+LANGUAGES = {code: str(json.loads(text)["language"]) for code, text in TEXTS.items()}
 
 
 def build_app(source: ItemSource, store: Store, config: ServeConfig) -> Guard:
-    """Return the ASGI app behind its guard."""
+    """Return the ASGI app behind its guard; raises as `Questions` and `Door` do."""
     app = FastAPI(title="ecofm compare", version=__version__, docs_url=None, redoc_url=None)
     questions = Questions(source, store, config)
-    app.post("/api/session")(questions.start)
-    app.get("/api/progress")(questions.progress)
-    app.get("/api/pair")(questions.pair)
-    app.post("/api/vote")(questions.vote)
-    app.post("/api/undo")(questions.undo)
-    app.get("/image/{number}", response_class=Response)(questions.picture)
+    refusals: dict[int | str, dict[str, Any]] = {
+        code: {"model": Fault}
+        for code in (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500)
+    }
+    api = APIRouter(prefix="/api", responses=refusals)
+    api.get("/setup")(questions.setup)
+    api.post("/session")(questions.start)
+    api.get("/instructions")(questions.instructions)
+    api.get("/progress")(questions.progress)
+    api.get("/pair")(questions.pair)
+    api.get("/next")(questions.next_pair)
+    api.post("/vote")(questions.vote)
+    api.post("/undo")(questions.undo)
+    api.get("/votes")(questions.votes)
+    api.post("/forget")(questions.forget)
+    api.get("/tiers")(questions.tiers)
+    api.post("/tiers")(questions.save_tiers)
+    api.get("/sheet/{item}")(questions.sheet)
+    app.include_router(api)
+    pictures = {**refusals, 200: {"content": {"image/jpeg": {}, "image/png": {}}}}
+    app.get("/image/{number}", response_class=Response, responses=pictures)(questions.picture)
     add_page(app)
     app.exception_handler(RequestValidationError)(explain_form)
     app.exception_handler(ComparisonError)(explain_request)
@@ -184,6 +338,9 @@ def add_page(app: FastAPI) -> None:
         page = Response((folder / name).read_bytes(), media_type=media_type)
         path = "/" if name == "index.html" else f"/{name}"
         app.router.routes.append(Route(path, page))
+    for code, text in TEXTS.items():
+        page = Response(text, media_type="application/json")
+        app.router.routes.append(Route(f"/texts/{code}.json", page))
 
 
 def explain_form(request: Request, error: Exception) -> Response:

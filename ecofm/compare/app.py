@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ecofm.compare.picking import PickConfig
 from ecofm.errors import ComparisonError, MissingExtraError
 from ecofm.types import say
 
@@ -24,38 +25,59 @@ class ServeConfig:
     store: Path
     """Comparison store (SQLite); made when it does not exist."""
     clusters: Path | None = None
-    """Clusters artifact whose clusters are compared; give this or `archive`."""
-    archive: Path | None = None
-    """Archive whose tiles are compared; give this or `clusters`."""
+    """Clusters to compare. With their `archive`, sheets can be enlarged and reshuffled."""
+    archive: tuple[Path, ...] = ()
+    """Archives whose tiles are compared, or that hold the tiles of `clusters` or `members`."""
+    members: Path | None = None
+    """CSV or Parquet with tile_id, item, in place of `clusters`: which tiles an item stands for."""
+    embeddings: tuple[Path, ...] = ()
+    """Embeddings of the archives: questions then go to tiles that stand for many others."""
     host: str = "127.0.0.1"
-    """Address to listen on. Any other than this machine's own lets everyone who reaches it vote."""
+    """Address to listen on. Any other than this machine's own asks for a password or invitations,
+    and should stand behind HTTPS."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     names: tuple[str, ...] = ()
-    """Further host names under which browsers reach this server, behind a proxy for example."""
+    """Further host names under which browsers reach this server, behind a proxy for example; with
+    any, a password or invitations are asked for."""
+    password_file: Path | None = None
+    """File whose first line is the password that annotators type, at least 8 characters."""
+    show_place: bool = False
+    """Show where and when each tile is from; hidden by default, for an unbiased eye."""
+    instructions: Path | None = None
+    """Text file shown before the first question: # headings, - points, examples `A > B: why`."""
     goal: int = 100
     """Answers that the page asks of each annotator; more are welcome."""
-    seed: int | None = None
-    """Seed of the choice of pairs; None draws another order at each start."""
+    pick: PickConfig = field(default_factory=PickConfig)
+    """How questions are chosen."""
 
     def __post_init__(self) -> None:
         """Check the values; raises ValueError."""
-        if (self.clusters is None) == (self.archive is None):
-            raise ValueError("give either clusters or an archive to compare")
+        if self.clusters is not None and self.members is not None:
+            raise ValueError("give either clusters or members")
+        if self.clusters is None and not self.archive:
+            raise ValueError("give clusters or an archive to compare")
         if not 0 <= self.port <= 65535:
             raise ValueError(f"port is {self.port}, expected 0 to 65535")
         if self.goal < 1:
             raise ValueError(f"goal is {self.goal}, expected at least 1")
 
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine's users are expected."""
+        return self.host not in LOOPBACK or bool(self.names)
+
 
 def open_items(config: ServeConfig) -> ItemSource:
-    """Return the items to compare; raises ArtifactError when the folder is not their artifact."""
-    from ecofm.compare.items import ArchiveTiles, ClusterSheets
+    """Return the items to compare; raises ArtifactError when the folders do not fit."""
+    from ecofm.compare.items import ExemplarSheets, MemberSheets, Tiles
 
-    if config.clusters is not None:
-        return ClusterSheets(config.clusters)
-    assert config.archive is not None
-    return ArchiveTiles(config.archive)
+    grouped = config.clusters or config.members
+    if grouped is None:
+        return Tiles(config.archive)
+    if config.archive:
+        return MemberSheets(config.archive, grouped)
+    return ExemplarSheets(grouped)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -78,7 +100,7 @@ def serve(config: ServeConfig) -> None:
     """Run the web app until it is interrupted.
 
     Raises MissingExtraError without FastAPI, ArtifactError for unusable items, ComparisonError
-    for an unusable store or port.
+    when the store or the port cannot be used, or the server would be open to everyone.
     """
     try:
         import uvicorn
@@ -93,17 +115,17 @@ def serve(config: ServeConfig) -> None:
     from ecofm.compare.store import Store
 
     source = open_items(config)
-    with Store(config.store) as store, listen(config.host, config.port) as listener:
+    with Store(config.store) as store:
         app = build_app(source, store, config)
-        port = listener.getsockname()[1]
-        shown = f"[{config.host}]" if ":" in config.host else config.host
-        say(f"{len(source.items)} items; open http://{shown}:{port} and stop with Ctrl-C.")
-        if config.host not in LOOPBACK:
-            say(f"Everyone who can reach {config.host} port {port} can vote: there is no password.")
-        settings = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, ws="none",
-            timeout_graceful_shutdown=3,
-        )  # fmt: skip
-        # uvicorn ends its work in order and then raises the signal again: Ctrl-C is the normal end.
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listener])
+        with listen(config.host, config.port) as listener:
+            port = listener.getsockname()[1]
+            shown = f"[{config.host}]" if ":" in config.host else config.host
+            say(f"{len(source.items)} items; open http://{shown}:{port} and stop with Ctrl-C.")
+            settings = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, ws="none",
+                timeout_graceful_shutdown=3, limit_concurrency=200,
+            )  # fmt: skip
+            # uvicorn ends its work in order and then raises the signal again: Ctrl-C is the
+            # normal end.
+            with suppress(KeyboardInterrupt):
+                uvicorn.Server(settings).run(sockets=[listener])

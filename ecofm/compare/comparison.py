@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ecofm.errors import ComparisonError
@@ -28,6 +29,12 @@ class Comparison(NamedTuple):
 def quote(text: str) -> str:
     """Return a text as an error message shows it: short, and with nothing unprintable."""
     return repr(text if len(text) <= 40 else f"{text[:40]}…")
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Return names as a short list in words."""
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_text(text: str, what: str) -> str:

@@ -12,7 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm
 
-from ecofm.compare.davidson import PairCounts, Posterior, count_pairs, maximise, spread_of
+from ecofm.compare.crowd import Crowd, fit_crowd
+from ecofm.compare.davidson import PairCounts, centre, count_voices
 from ecofm.compare.exchange import read_comparisons
 from ecofm.compare.tables import write_table
 from ecofm.errors import ComparisonError
@@ -34,6 +35,8 @@ class ConsensusConfig:
     """
     interval: float = 0.9
     """Share of the posterior between lower and upper."""
+    weigh: bool = True
+    """Count each annotator by how reliable they are; else all alike."""
     max_items: int = 5000
     """More items are refused: the intervals need the dense inverse Hessian, 200 MB at 5,000."""
 
@@ -45,7 +48,7 @@ class ConsensusConfig:
             raise ValueError(f"interval is {self.interval}, expected a share between 0 and 1")
 
 
-def consensus(
+def fit_consensus(
     comparisons: pd.DataFrame,
     config: ConsensusConfig | None = None,
     warn: Callable[[str], None] = say,
@@ -53,37 +56,47 @@ def consensus(
     """Return item, score, lower, upper, best first: all annotators' comparisons as one order.
 
     Scores have mean 0 and standard deviation 1 over the items; higher is more developed. The
-    interval is of the Laplace approximation to the posterior, the scale taken as known. It treats
-    comparisons as independent, which those of one ordering are not: it is then too narrow. Items
-    that were only skipped are absent; `warn` is told so, and when items belong to groups that
-    were never compared with each other. Raises ComparisonError when nothing can be fitted or the
-    answers separate no items.
+    interval is of the Laplace approximation to the posterior, the scale taken as known, and from
+    five annotators on it is widened by how much they differ (see `Crowd.covariance`): with fewer,
+    orderings give intervals that are too narrow. Items that were only skipped are absent; `warn`
+    is told so, and when items belong to groups that were never compared with each other. Raises
+    ComparisonError when nothing can be fitted or the answers separate no items.
     """
-    import pandas as pd
-
     config = config or ConsensusConfig()
-    pairs = count_pairs(comparisons)
-    n_items = len(pairs.names)
+    return tabulate(fit_answers(comparisons, config, warn), config)
+
+
+def fit_answers(
+    comparisons: pd.DataFrame, config: ConsensusConfig, warn: Callable[[str], None] = say
+) -> Crowd:
+    """Return strengths and reliabilities; warns and raises as `fit_consensus` does."""
+    voices = count_voices(comparisons)
+    n_items = len(voices.pairs.names)
     if n_items > config.max_items:
         raise ComparisonError(
             f"the comparisons name {n_items} items, expected at most {config.max_items}; compare "
             "clusters instead of tiles, or raise max_items."
         )
-    warn_of_gaps(pairs, comparisons, warn)
-    posterior = Posterior(pairs, config.prior_std)
-    mode = maximise(posterior)
-    strength = mode[:-1] - mode[:-1].mean()
+    warn_of_gaps(voices.pairs, comparisons, warn)
+    return fit_crowd(voices, config.prior_std, weigh=config.weigh)
+
+
+def tabulate(crowd: Crowd, config: ConsensusConfig) -> pd.DataFrame:
+    """Return item, score, lower, upper of a fit, best first; raises as `fit_consensus` does."""
+    import pandas as pd
+
+    strength = crowd.point[:-1] - crowd.point[:-1].mean()
     scale = float(strength.std())
     if scale < 1e-6:
         raise ComparisonError(
-            f"the answers separate none of the {n_items} items, all came out equal; collect more "
-            "with `ecofm compare serve`."
+            f"the answers separate none of the {len(strength)} items, all came out equal; collect "
+            "more with `ecofm compare serve`."
         )
-    half = norm.ppf((1 + config.interval) / 2) * spread_of(posterior.hessian(mode)) / scale
+    half = norm.ppf((1 + config.interval) / 2) * np.sqrt(centre(crowd.covariance())) / scale
     score = strength / scale
     frame = pd.DataFrame(
         {
-            "item": pd.array(pairs.names, dtype="str"),
+            "item": pd.array(crowd.voices.pairs.names, dtype="str"),
             "score": score,
             "lower": score - half,
             "upper": score + half,
@@ -114,8 +127,8 @@ def write_consensus(
 ) -> pd.DataFrame:
     """Write the consensus of a store or table as CSV or Parquet by suffix, and return it.
 
-    Raises ComparisonError as `read_comparisons` and `consensus` do.
+    Raises ComparisonError as `read_comparisons` and `fit_consensus` do.
     """
-    frame = consensus(read_comparisons(comparisons_path), config)
+    frame = fit_consensus(read_comparisons(comparisons_path), config)
     write_table(frame, Path(out))
     return frame

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecofm.compare.comparison import COLUMNS, Comparison
-from ecofm.compare.store import Store, is_store
-from ecofm.compare.tables import read_table, write_table
+from ecofm.artifact import write_text
+from ecofm.compare.comparison import COLUMNS, Comparison, list_names
+from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
+from ecofm.compare.store import RECORD, Store, is_store
+from ecofm.compare.study import read_study, write_study
+from ecofm.compare.tables import PARQUET_MAGIC, decode, read_bytes, read_table, write_table
 from ecofm.errors import ComparisonError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_HEAD = 4096
+SUFFIXES = (".csv", ".parquet", ".json", ".txt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +56,12 @@ class ImportSummary:
 def _read_rows(path: Path) -> tuple[str, list[Comparison]]:
     """Return the kind of any comparison file, and its comparisons."""
     if not is_store(path):
+        head = read_bytes(path)[:MAX_HEAD].lstrip(b"\xef\xbb\xbf\r\n\t ")
+        if head[:1] in (b"[", b"{"):
+            return "labelstudio", read_labelstudio(path, decode(path, read_bytes(path)))
+        first_line = head.split(b"\n")[0]
+        if head[:4] != PARQUET_MAGIC and b"," not in first_line and set(first_line) & set(b"<="):
+            return "study", read_study(path, decode(path, read_bytes(path)))
         return read_table(path)
     with Store(path, create=False) as store:
         rows = store.comparisons()
@@ -70,9 +82,10 @@ def _to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
 def read_comparisons(path: Path) -> pd.DataFrame:
     """Return a store's or a table's comparisons: annotator, left, right, outcome, all text.
 
-    The kind of file is told by its first bytes, not by its name. Orderings are expanded, items'
-    names normalised, and outcomes are left, right, tie or skip. Raises ComparisonError naming
-    file and line when anything in it is unusable.
+    The kind of file is told by its first bytes, not by its name: a store, Parquet, Label Studio's
+    JSON, the reference study's ordering files (no comma, but '<' or '='), else CSV. Orderings are
+    expanded, items' names normalised, and outcomes are left, right, tie or skip. Raises
+    ComparisonError naming file and line when anything in it is unusable.
     """
     return _to_frame(_read_rows(Path(path))[1])
 
@@ -106,13 +119,51 @@ def import_files(paths: Sequence[Path], store: Path) -> ImportSummary:
     )
 
 
-def export(store: Path, out: Path) -> int:
-    """Write a store's comparisons as CSV or Parquet by suffix; return how many there were.
+def export(store: Path, out: Path, annotator: str | None = None, *, full: bool = False) -> int:
+    """Write a store's comparisons and return how many there were.
 
-    Raises ComparisonError when the store is missing or empty, or `out` has another suffix.
+    With `full`, a table has every column that the store keeps (`store.RECORD`), which `import`
+    reads too.
+
+    The suffix decides: .csv and .parquet; .json for Label Studio; .txt for one annotator's
+    ordering file. With `annotator`, only what they said. Raises ComparisonError when the store is
+    missing or empty, or `out` has another suffix or cannot hold the comparisons.
     """
     with Store(Path(store), create=False):
         pass  # a table in place of the store is refused here
-    frame = read_comparisons(Path(store))
-    write_table(frame, Path(out))
-    return len(frame)
+    out = Path(out)
+    rows = _read_rows(Path(store))[1]
+    names = sorted({row.annotator for row in rows})
+    if annotator is not None:
+        rows = [row for row in rows if row.annotator == annotator]
+        if not rows:
+            raise ComparisonError(
+                f"{store} has nobody called {annotator!r}, expected one of {list_names(names)}; "
+                "correct --annotator."
+            )
+    suffix = out.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ComparisonError(
+            f"{out} ends in {suffix!r}, expected {', '.join(SUFFIXES)}; choose another --out."
+        )
+    if suffix == ".json":
+        write_text(out, write_labelstudio(rows))
+    elif suffix == ".txt":
+        if len({row.annotator for row in rows}) > 1:
+            raise ComparisonError(
+                f"{out}: an ordering file holds one annotator, {store} has {list_names(names)}; "
+                "choose one with --annotator."
+            )
+        write_text(out, write_study(rows))
+    else:
+        write_table(_read_records(Path(store), annotator) if full else _to_frame(rows), out)
+    return len(rows)
+
+
+def _read_records(store: Path, annotator: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    with Store(store, create=False) as opened:
+        frame = pd.DataFrame(opened.records(), columns=list(RECORD))
+    frame["response_ms"] = frame["response_ms"].astype("Int64")
+    return frame if annotator is None else frame[frame["annotator"] == annotator]

@@ -1,11 +1,12 @@
-"""What the web app shows: the items of an archive or of clusters, and their pictures."""
+"""What the web app shows: tiles or clusters of tiles, and their pictures."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +16,51 @@ from ecofm.compare.comparison import normalize_item
 from ecofm.errors import ArtifactError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ecofm.tiles.archive import Archive
     from ecofm.types import Contract
+
+Ints = npt.NDArray[np.int64]
+SHEET_TILES = 9
+JPEG_QUALITY = 90
+FALSE_COLOUR = (("B08", "B04", "B03"), ("nir", "red", "green"))
+
+
+class Place(NamedTuple):
+    """Where and when a tile is from; shown only if the owner allows."""
+
+    longitude: float | None
+    """Degrees east, None for chips."""
+    latitude: float | None
+    """Degrees north, None for chips."""
+    period: str
+    """Such as 2019."""
 
 
 @runtime_checkable
 class ItemSource(Protocol):
     """Items and their pictures; pictures are named by whole numbers from 0 and by nothing else."""
 
-    @property
-    def items(self) -> list[str]:
-        """Normalised names, each once."""
+    items: list[str]
+    """Normalised names, each once."""
+    sizes: npt.NDArray[np.float64]
+    """How many tiles each item stands for (n_items,)."""
+    styles: list[str]
+    """How pictures can be drawn: `true`, and `false` where there is near infrared."""
+    can_shuffle: bool
+    """Whether other pictures can stand for an item."""
+    are_clusters: bool
+    """Whether names say nothing of place and year."""
 
-    def members(self, item: int) -> list[int]:
-        """Return the numbers of the pictures that show `items[item]`."""
+    def members(self, item: int, draw: int = 0) -> list[int]:
+        """Return the numbers of pictures that show `items[item]`; other ones for another draw."""
 
-    def image(self, number: int) -> bytes:
-        """Return a picture as PNG or JPEG; raises IndexError when there is no such number."""
+    def image(self, number: int, style: str = "true") -> tuple[bytes, str]:
+        """Return a picture and its media type; raises IndexError when there is no such number."""
+
+    def place(self, item: int) -> Place | None:
+        """Return where and when an item is from, None for clusters."""
 
 
 def check_items(names: list[str], path: Path) -> list[str]:
@@ -50,82 +79,193 @@ def check_items(names: list[str], path: Path) -> list[str]:
     return items
 
 
-class ClusterSheets:
-    """Clusters, each shown by the contact sheet of exemplars that `ecofm cluster` wrote."""
+def read_members(path: Path) -> pd.DataFrame:
+    """Return tile_id, item, nearest to the centre first, from clusters or a table of members.
+
+    Raises ArtifactError when it is neither.
+    """
+    import pandas as pd
+
+    command = "expected the columns tile_id, item; write it again"
+    if path.is_dir():
+        read_manifest(path, "clusters")
+        path, command = path / "clusters.parquet", "make it again with `ecofm cluster`"
+    try:
+        is_csv = path.suffix.lower() == ".csv"
+        table = pd.read_csv(path, dtype=str) if is_csv else pd.read_parquet(path)
+        if "distance" in table:
+            table = table.sort_values("distance", kind="stable")
+        table = table[["tile_id", "item"]].astype(str)
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}); {command}.") from error
+    return table.reset_index(drop=True)
+
+
+class ExemplarSheets:
+    """Clusters without their archive: each has the one sheet that `ecofm cluster` drew."""
+
+    styles: list[str]
+    can_shuffle = False
+    are_clusters = True
 
     def __init__(self, path: Path) -> None:
         """Find the sheets; raises ArtifactError when the folder is not clusters or lacks one."""
-        import pandas as pd
-
-        read_manifest(path, "clusters")
-        try:
-            table = pd.read_parquet(path / "clusters.parquet", columns=["item"])
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{path / 'clusters.parquet'} cannot be read ({error}); make it again with "
-                "`ecofm cluster`."
-            ) from error
-        names = sorted(str(name) for name in table["item"].unique())
+        sizes = read_members(path)["item"].value_counts()
+        names = sorted(sizes.index)
         self.items = check_items(names, path)
+        self.sizes = np.asarray(sizes[names], dtype=np.float64)
+        self.styles = ["true"]
         self._sheets = [path / "exemplars" / f"{name}.png" for name in names]
         for name, sheet in zip(names, self._sheets, strict=True):
             # The names come from the artifact, but even they must not lead out of it.
             if Path(name).name != name or not sheet.is_file():
                 raise ArtifactError(
                     f"{path} has no exemplars/{name}.png for item {name!r}; make the clusters "
-                    "again with `ecofm cluster --archive DIR`."
+                    "again with `ecofm cluster --archive DIR`, or give their --archive."
                 )
 
-    def members(self, item: int) -> list[int]:
+    def members(self, item: int, draw: int = 0) -> list[int]:
         """Return the one sheet of the cluster."""
         return [item]
 
-    def image(self, number: int) -> bytes:
+    def image(self, number: int, style: str = "true") -> tuple[bytes, str]:
         """Return a sheet."""
-        return self._sheets[number].read_bytes()
+        return self._sheets[number].read_bytes(), "image/png"
+
+    def place(self, item: int) -> Place | None:
+        """Return None: a cluster is everywhere."""
+        return None
 
 
-class ArchiveTiles:
-    """The tiles of an archive, in true colour and with one contrast stretch for all of them."""
+class Tiles:
+    """Tiles of one or several archives, drawn with one contrast stretch for all of them."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the archive; raises ArtifactError when it is none."""
-        from ecofm.tiles.archive import open_archive
+    styles: list[str]
+    can_shuffle = False
+    are_clusters = False
 
-        self._archive: Archive = open_archive(path)
-        self.items = check_items([str(name) for name in self._archive.index["tile_id"]], path)
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Open the archives; raises ArtifactError or ContractError when they do not fit."""
+        from ecofm.tiles.archive import open_archives
 
-    def members(self, item: int) -> list[int]:
+        archives, self._contract = open_archives(list(paths))
+        self._archives: list[Archive] = archives
+        self._starts = np.cumsum([0, *(len(archive.index) for archive in archives)])
+        self.tile_ids = [str(name) for archive in archives for name in archive.index["tile_id"]]
+        self.styles = ["true", "false"] if false_colour(self._contract) else ["true"]
+        self._name_items(paths[0])
+
+    def _name_items(self, path: Path) -> None:
+        self.items = check_items(self.tile_ids, path)
+        self.sizes = np.ones(len(self.items))
+
+    def members(self, item: int, draw: int = 0) -> list[int]:
         """Return the tile itself."""
         return [item]
 
-    def image(self, number: int) -> bytes:
-        """Return a tile."""
-        if number >= len(self.items):
+    def image(self, number: int, style: str = "true") -> tuple[bytes, str]:
+        """Return a tile as JPEG."""
+        archive, row = self._find(number)
+        pixels, valid = archive.read(row)
+        bands = self._contract.true_colour()
+        if style == "false":
+            bands = false_colour(self._contract) or bands
+        return encode(draw_tile(pixels, valid, self._contract, bands)), "image/jpeg"
+
+    def place(self, item: int) -> Place | None:
+        """Return the middle of the tile's cell, and its period."""
+        archive, row = self._find(item)
+        found = archive.index.iloc[row]
+        geometry = found["geometry"]
+        if geometry is None or geometry.is_empty:
+            return Place(None, None, str(found["period"]))
+        middle = geometry.centroid
+        return Place(round(middle.x, 4), round(middle.y, 4), str(found["period"]))
+
+    def _find(self, number: int) -> tuple[Archive, int]:
+        if not 0 <= number < len(self.tile_ids):
             raise IndexError(number)
-        pixels, valid = self._archive.read(number)
-        return draw_tile(pixels, valid, self._archive.contract)
+        place = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return self._archives[place], number - int(self._starts[place])
+
+
+class MemberSheets(Tiles):
+    """Clusters with their archives: a sheet of nine tiles, the nearest to the centre first."""
+
+    can_shuffle = True
+    are_clusters = True
+
+    def __init__(self, paths: Sequence[Path], members: Path) -> None:
+        """Open the archives and the members; raises ArtifactError when tiles are missing."""
+        self._table = read_members(members)
+        self._members_path = members
+        super().__init__(paths)
+
+    def _name_items(self, path: Path) -> None:
+        rows = dict(zip(self.tile_ids, range(len(self.tile_ids)), strict=True))
+        found = self._table["tile_id"].map(rows)
+        if found.isna().any():
+            missing = self._table["tile_id"][found.isna()]
+            raise ArtifactError(
+                f"{path} lacks {len(missing)} of the tiles that {self._members_path} names, first "
+                f"{missing.iloc[0]}; give every --archive that was embedded."
+            )
+        groups = found.astype(np.int64).groupby(self._table["item"], sort=True)
+        self.tiles_of: list[Ints] = [np.asarray(group, dtype=np.int64) for _, group in groups]
+        names = [str(name) for name, _ in groups]
+        self.items = check_items(names, self._members_path)
+        self.sizes = np.array([len(rows) for rows in self.tiles_of], dtype=np.float64)
+
+    def members(self, item: int, draw: int = 0) -> list[int]:
+        """Return nine tiles: the nearest ones, or for draws from 1 on others at random."""
+        rows = self.tiles_of[item]
+        if draw:
+            n = min(SHEET_TILES, len(rows))
+            rows = np.random.default_rng([item, draw]).choice(rows, n, replace=False)
+        return [int(row) for row in rows[:SHEET_TILES]]
+
+    def place(self, item: int) -> Place | None:
+        """Return None: a cluster is everywhere."""
+        return None
+
+
+def false_colour(contract: Contract) -> tuple[int, int, int] | None:
+    """Return the bands for near infrared, red and green as red, green and blue; None without."""
+    for names in FALSE_COLOUR:
+        if all(name in contract.bands for name in names):
+            infrared, red, green = (contract.bands.index(name) for name in names)
+            return infrared, red, green
+    return None
 
 
 def draw_tile(
-    pixels: npt.NDArray[np.generic], valid: npt.NDArray[np.bool_], contract: Contract
-) -> bytes:
-    """Return the PNG of a tile's true colours, grey where not valid.
+    pixels: npt.NDArray[np.generic],
+    valid: npt.NDArray[np.bool_],
+    contract: Contract,
+    bands: tuple[int, int, int],
+) -> npt.NDArray[np.uint8]:
+    """Return a tile as uint8 (height, width, 3), grey where not valid.
 
     `pixels` is (band, height, width) in stored numbers, `valid` (height, width). uint8 is shown as
     it is. Other types are stretched from two standard deviations of the archive below its mean to
     three above, over the three bands together: the same for every tile, so that a bright place
     stays brighter than a dark one, and hues are kept.
     """
-    from PIL import Image
-
-    bands = list(contract.true_colour())
-    colours = pixels[bands].astype(np.float32)
+    colours = pixels[list(bands)].astype(np.float32)
     if contract.dtype != "uint8":
         low = min(contract.mean[band] - 2 * contract.std[band] for band in bands)
         high = max(contract.mean[band] + 3 * contract.std[band] for band in bands)
         colours = (colours - low) * (255 / max(high - low, 1e-6))
-    colours = np.where(valid, np.clip(colours, 0, 255), 128).astype(np.uint8)
+    shown = np.where(valid, np.clip(colours, 0, 255), 128).astype(np.uint8)
+    return np.moveaxis(shown, 0, -1)
+
+
+def encode(image: npt.NDArray[np.uint8]) -> bytes:
+    """Return a picture as JPEG, colours at full resolution: roofs are a pixel or two."""
+    from PIL import Image
+
     file = io.BytesIO()
-    Image.fromarray(np.moveaxis(colours, 0, -1)).save(file, format="PNG", compress_level=1)
+    Image.fromarray(np.ascontiguousarray(image)).save(
+        file, format="JPEG", quality=JPEG_QUALITY, subsampling=0
+    )
     return file.getvalue()

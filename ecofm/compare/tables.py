@@ -86,21 +86,25 @@ def find_columns(path: Path, header: Sequence[str]) -> tuple[str, list[int]]:
     return kind, [names.index(column) for column in columns]
 
 
+def decode(path: Path, content: bytes) -> str:
+    """Return UTF-8 text, with or without a byte order mark; raises ComparisonError otherwise."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise ComparisonError(
+            f"{path}, line {number}: byte 0x{content[error.start]:02x} is not UTF-8; "
+            "save the file in UTF-8."
+        ) from error
+
+
 def read_csv(path: Path, content: bytes) -> Iterator[Line]:
     """Yield the header and each line that is not blank; UTF-8, with or without a byte order mark.
 
     Raises ComparisonError for other encodings, broken quotes, fields over csv's 131,072
     characters, and lines with another number of fields than the header.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise ComparisonError(
-            f"{path}, line {number}: byte 0x{content[error.start]:02x} is not UTF-8; "
-            "save the file as CSV in UTF-8."
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(decode(path, content), newline=""), strict=True)
     n_fields = 0
     try:
         for fields in reader:

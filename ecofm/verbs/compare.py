@@ -1,4 +1,4 @@
-"""`ecofm compare serve|import|export|consensus`."""
+"""`ecofm compare serve|import|export|consensus|report`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ecofm import compare
+from ecofm.artifact import read_manifest
 from ecofm.compare.app import ServeConfig
 from ecofm.compare.consensus import ConsensusConfig
 from ecofm.types import say
+from ecofm.verbs.outcome import conclude
 
 
 def serve_(*, config: Annotated[ServeConfig, Parameter(name="*")]) -> None:
@@ -26,7 +28,8 @@ def import_(*file: Path, store: Path) -> None:
     """Read comparisons or orderings into a store; a bad file writes nothing.
 
     Args:
-        file: CSV or Parquet: annotator, left, right, outcome or annotator, ordering.
+        file: CSV or Parquet: annotator, left, right, outcome or annotator, ordering; JSON of
+            Label Studio's Pairwise tag; .txt of lines a<b and a=b, named by its annotator.
         store: The store; it is made when it does not exist.
     """
     if not file:
@@ -35,14 +38,34 @@ def import_(*file: Path, store: Path) -> None:
     say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
 
 
-def export_(*, store: Path, out: Path) -> None:
-    """Write a store's comparisons as CSV or Parquet.
+def export_(*, store: Path, out: Path, annotator: str | None = None, full: bool = False) -> None:
+    """Write a store's comparisons.
 
     Args:
         store: The store.
-        out: The file; its suffix decides the format.
+        out: The file; its suffix decides: .csv, .parquet, .json for Label Studio, or .txt for one
+            annotator's ordering file (lines a<b and a=b).
+        annotator: Only what this annotator said.
+        full: With side shown, reason asked, response time, time and version, in CSV or Parquet.
     """
-    say(f"{out}: {compare.export(store, out)} comparisons")
+    say(f"{out}: {compare.export(store, out, annotator, full=full)} comparisons")
+
+
+def invite_(
+    *name: str, store: Path, url: str = "http://127.0.0.1:8000", revoke: bool = False
+) -> None:
+    """Print one secret link for each annotator; whoever has it answers as them.
+
+    Args:
+        name: The annotators.
+        store: The store; it is made when it does not exist.
+        url: Where browsers reach the server.
+        revoke: End their invitations and sessions instead.
+    """
+    if not name:
+        raise ValueError("name the annotators to invite.")
+    for annotator, link in compare.invite(name, store, url, revoke=revoke):
+        print(f"{annotator}\t{link}")
 
 
 def consensus_(
@@ -60,3 +83,23 @@ def consensus_(
     """
     compare.write_consensus(store, out, config or ConsensusConfig())
     say(f"{out}: the consensus")
+
+
+def report_(
+    *,
+    store: Path,
+    out: Path,
+    config: Annotated[ConsensusConfig | None, Parameter(name="*")] = None,
+    overwrite: bool = False,
+) -> None:
+    """Write what annotators agree on and where they differ: tables, pictures and report.md.
+
+    Args:
+        store: A store, or a CSV or Parquet file of comparisons.
+        out: The folder.
+        config: The consensus model.
+        overwrite: Replace another report that OUT holds.
+    """
+    compare.write_report(store, out, config, overwrite=overwrite)
+    found = read_manifest(out, "agreement")
+    conclude(out, f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute")

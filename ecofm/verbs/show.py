@@ -111,4 +111,5 @@ DRAWERS: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     "scores": _draw_scores,
     "change": _draw_own,
     "report": _draw_own,
+    "agreement": _draw_own,
 }

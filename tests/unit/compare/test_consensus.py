@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, check_grad
 from scipy.stats import kendalltau
 
-from ecofm.compare.agreement import agreement
+from ecofm.compare.agreement import measure_agreement
 from ecofm.compare.comparison import COLUMNS
-from ecofm.compare.consensus import ConsensusConfig, consensus, write_consensus
+from ecofm.compare.consensus import ConsensusConfig, fit_consensus, write_consensus
 from ecofm.compare.davidson import Posterior, count_pairs, maximise
 from ecofm.compare.exchange import import_files, read_comparisons
 from ecofm.compare.orderings import expand_ordering
@@ -36,7 +36,7 @@ def table(rows):
 def fit(rows):
     """The consensus by item, sorted by name; cases that cannot be fitted are passed over."""
     try:
-        return consensus(table(rows), warn=lambda _: None).set_index("item").sort_index()
+        return fit_consensus(table(rows), warn=lambda _: None).set_index("item").sort_index()
     except ComparisonError:
         assume(False)
 
@@ -114,12 +114,12 @@ def test_two_items_have_the_closed_form():
 def test_skips_are_never_fitted(capsys):
     rows = [("a", "p", "q", "left"), ("a", "q", "r", "left"), ("b", "p", "r", "tie")]
     skips = [("b", "r", "p", "skip"), ("a", "p", "z", "skip")]
-    pd.testing.assert_frame_equal(consensus(table(rows)), consensus(table(rows + skips)))
+    pd.testing.assert_frame_equal(fit_consensus(table(rows)), fit_consensus(table(rows + skips)))
     assert "1 item(s) such as 'z' were only skipped" in capsys.readouterr().err
 
 
 def test_an_ordering_comes_back_best_first():
-    frame = consensus(table(expand_ordering("ada", "5>03=4>1")))
+    frame = fit_consensus(table(expand_ordering("ada", "5>03=4>1")))
     assert frame["item"].tolist()[0] == "5" and frame["item"].tolist()[3] == "1"
     assert frame.columns.tolist() == ["item", "score", "lower", "upper"]
     assert frame["score"].is_monotonic_decreasing
@@ -129,7 +129,7 @@ def test_intervals_hold_what_they_promise():
     inside = []
     for seed in range(10):
         frame, truth = simulate(40, 1500, seed)
-        scores = consensus(frame).set_index("item")
+        scores = fit_consensus(frame).set_index("item")
         known = truth[scores.index.astype(int)]
         inside.append((scores["lower"] < known) & (known < scores["upper"]))
     assert 0.86 < np.mean(inside) < 0.94
@@ -137,22 +137,22 @@ def test_intervals_hold_what_they_promise():
 
 def test_a_wider_interval_and_a_better_known_item():
     frame, _ = simulate(20, 600, seed=3)
-    narrow, wide = (consensus(frame, ConsensusConfig(interval=share)) for share in (0.5, 0.99))
+    narrow, wide = (fit_consensus(frame, ConsensusConfig(interval=share)) for share in (0.5, 0.99))
     assert (wide["upper"] - wide["lower"] > narrow["upper"] - narrow["lower"]).all()
-    twice = consensus(pd.concat([frame, frame]))
+    twice = fit_consensus(pd.concat([frame, frame]))
     assert (twice["upper"] - twice["lower"]).mean() < (wide["upper"] - wide["lower"]).mean()
 
 
 def test_a_hundred_thousand_comparisons_take_seconds():
     frame, truth = simulate(500, 100_000, seed=0)
     start = time.perf_counter()
-    scores = consensus(frame)
+    scores = fit_consensus(frame)
     assert time.perf_counter() - start < 20
     assert np.corrcoef(scores["score"], truth[scores["item"].astype(int)])[0, 1] > 0.99
 
 
 def test_groups_never_compared_are_told_with_an_example(capsys):
-    consensus(table([("a", "p", "q", "left"), ("a", "r", "s", "left")]))
+    fit_consensus(table([("a", "p", "q", "left"), ("a", "r", "s", "left")]))
     said = capsys.readouterr().err
     assert "2 groups that were never compared" in said and "'p' and 'r'" in said
 
@@ -169,14 +169,14 @@ def test_groups_never_compared_are_told_with_an_example(capsys):
 )
 def test_what_cannot_be_fitted_is_refused(rows, words):
     with pytest.raises(ComparisonError, match=words):
-        consensus(table(rows))
+        fit_consensus(table(rows))
 
 
 def test_other_tables_and_too_many_items_are_refused():
     with pytest.raises(ComparisonError, match="lack the column"):
-        consensus(pd.DataFrame({"item": ["a"]}))
+        fit_consensus(pd.DataFrame({"item": ["a"]}))
     with pytest.raises(ComparisonError, match="expected at most 2"):
-        consensus(table(expand_ordering("a", "1>2>3")), ConsensusConfig(max_items=2))
+        fit_consensus(table(expand_ordering("a", "1>2>3")), ConsensusConfig(max_items=2))
 
 
 @pytest.mark.parametrize("wrong", [{"prior_std": 0}, {"interval": 1.0}, {"prior_std": np.nan}])
@@ -208,7 +208,7 @@ def test_agreement_is_scipys_tau_b(first, second):
                 sign = np.sign(ranks[i] - ranks[j])
                 outcome = {1: "left", -1: "right", 0: "tie"}[int(sign)]
                 rows.append((annotator, str(i), str(j), outcome))
-    (row,) = agreement(table(rows)).itertuples(index=False)
+    (row,) = measure_agreement(table(rows)).itertuples(index=False)
     assert (row.annotator, row.other, row.n_pairs) == ("a", "b", 10)
     assert row.tau == pytest.approx(kendalltau(first, second).statistic)
 
@@ -217,7 +217,7 @@ def test_agreement_counts_shared_pairs_only():
     rows = [("a", "1", "2", "left"), ("a", "2", "3", "left"), ("b", "2", "1", "right"),
             ("b", "2", "1", "left"), ("b", "1", "2", "left"), ("c", "8", "9", "tie"),
             ("b", "3", "2", "skip")]  # fmt: skip
-    found = agreement(table(rows)).set_index(["annotator", "other"])
+    found = measure_agreement(table(rows)).set_index(["annotator", "other"])
     assert found.loc[("a", "b"), "tau"] == 1 and found.loc[("a", "b"), "n_pairs"] == 1
     assert np.isnan(found.loc[("a", "c"), "tau"]) and found.loc[("a", "c"), "n_pairs"] == 0
 
@@ -239,12 +239,12 @@ def read_published_order(path):
 def test_the_real_annotators_consensus_follows_the_published_order():
     frame = read_comparisons(DATA / "nk_clusters" / "orderings.csv")
     assert len(frame) == 10 * 22 * 21 // 2
-    scores = consensus(frame).set_index("item")["score"]
+    scores = fit_consensus(frame).set_index("item")["score"]
     published = read_published_order(DATA / "nk_clusters" / "ensemble.txt")
     assert set(published) == {*scores.index, "22"}  # 22, the uninhabited, was not asked about
     tau = kendalltau(scores, [published[item] for item in scores.index]).statistic
     assert tau > 0.9, tau
-    taus = agreement(frame)["tau"]
+    taus = measure_agreement(frame)["tau"]
     # The study's annotators agree at .59 to .96.
     assert len(taus) == 45 and taus.min() == pytest.approx(0.59, abs=0.01)
     assert taus.max() == pytest.approx(0.96, abs=0.01)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ecofm.compare.comparison import OUTCOMES, Comparison, check_text, normalize_item
 from ecofm.compare.exchange import export, import_files, read_comparisons
-from ecofm.compare.store import Store, Vote
+from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.errors import ComparisonError
 
 TEXT = st.text(
@@ -44,7 +44,8 @@ def test_a_vote_is_kept_with_all_that_belongs_to_it(tmp_path):
         assert store.add(make_vote(1))
     row = sqlite3.connect(tmp_path / "votes").execute("SELECT * FROM vote").fetchone()
     assert row[:6] == (f"{1:032x}", "ada", "3", "4", "left", 900)
-    assert row[6].endswith("+00:00") and row[7:] == ("0.1.0", "web", None)
+    assert row[6].endswith("+00:00")
+    assert row[7:] == ("0.1.0", "web", None, "3", "informed")
 
 
 def test_wal_and_full_synchronisation_are_on(tmp_path):
@@ -75,8 +76,7 @@ def test_undo_takes_back_own_web_votes_only_and_for_good(tmp_path):
         assert store.undo(f"{1:032x}", "ada") is None
         store.add(make_vote(1))  # a late retry
         assert store.comparisons() == [Comparison("ada", "5", "6", "tie")]
-        assert store.count_by_item() == {"5": 1, "6": 1}
-        assert store.partners("ada", "6") == {"5"} and store.partners("ada", "3") == set()
+        assert "3" not in [row[2] for row in store.records()]
 
 
 def test_sessions_are_found_by_their_token_only(tmp_path):
@@ -125,7 +125,7 @@ def test_a_fault_while_writing_rolls_everything_back(tmp_path):
         store.add_tables([("comparison", [good])])
         with pytest.raises(sqlite3.OperationalError):
             with store._transaction():
-                store._insert([("x" * 32, *good, None)], "import:comparison")
+                store._insert([("x" * 32, *good, None, None, None)], "import:comparison")
                 store._query("SELECT no_such_column FROM vote")
         assert store.add_tables([("comparison", [broken])]) == [0]
         assert store.comparisons() == [good]
@@ -171,9 +171,9 @@ def test_other_sqlite_files_and_schemas_are_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == before
     Store(tmp_path / "newer").close()
     with sqlite3.connect(tmp_path / "newer") as db:
-        db.execute("PRAGMA user_version=2")
+        db.execute("PRAGMA user_version=3")
     db.close()
-    with pytest.raises(ComparisonError, match="schema 2, expected 1"):
+    with pytest.raises(ComparisonError, match="schema 3, expected 2"):
         read_comparisons(tmp_path / "newer")
 
 
@@ -188,8 +188,8 @@ def test_exports_are_refused_when_empty_or_of_another_suffix(tmp_path):
     with pytest.raises(ComparisonError, match="is not a comparison store"):
         export(import_csv, tmp_path / "out.csv")
     import_files([import_csv], tmp_path / "store")
-    with pytest.raises(ComparisonError, match=r"expected \.csv or \.parquet"):
-        export(tmp_path / "store", tmp_path / "out.json")
+    with pytest.raises(ComparisonError, match=r"expected \.csv, \.parquet, \.json, \.txt"):
+        export(tmp_path / "store", tmp_path / "out.xlsx")
 
 
 def test_threads_and_a_second_process_write_at_once(tmp_path):
@@ -204,7 +204,7 @@ def test_threads_and_a_second_process_write_at_once(tmp_path):
 VOTER = """
 import sys
 from pathlib import Path
-from ecofm.compare.store import Store, Vote
+from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.compare.comparison import Comparison
 with Store(Path(sys.argv[1])) as store:
     for number in range(10**9):
@@ -234,3 +234,49 @@ def test_no_acknowledged_vote_is_lost_to_kill_9(tmp_path):
     assert set(acknowledged) <= set(stored)
     # At most the one vote a run that was on the disk and not yet acknowledged.
     assert len(stored) <= len(acknowledged) + 4
+
+
+def test_a_store_of_schema_1_is_brought_up_to_date(tmp_path):
+    db = sqlite3.connect(tmp_path / "old")
+    db.executescript(
+        """CREATE TABLE vote (id TEXT PRIMARY KEY, annotator TEXT NOT NULL, "left" TEXT NOT NULL,
+            "right" TEXT NOT NULL CHECK ("right" <> "left"), outcome TEXT NOT NULL,
+            response_ms INTEGER, created TEXT NOT NULL, app_version TEXT NOT NULL,
+            source TEXT NOT NULL, undone TEXT);
+        CREATE INDEX vote_annotator ON vote (annotator, "left", "right");
+        CREATE TABLE session (token_sha256 TEXT PRIMARY KEY, annotator TEXT, created TEXT);
+        INSERT INTO vote VALUES ('a', 'ada', '1', '2', 'left', 5, 'x', '0.0.1', 'web', NULL);
+        INSERT INTO vote VALUES ('b', 'ada', '2', '3', 'tie', NULL, 'x', '0.0.1', 'import:o', NULL);
+        PRAGMA user_version=1;"""
+    )
+    db.execute(f"PRAGMA application_id={int.from_bytes(b'ecof', 'big')}")
+    db.close()
+    for _ in range(2):
+        with Store(tmp_path / "old") as store:
+            assert [row[5] for row in store.records()][:2] == ["1", None]
+            store.add(make_vote(1))
+            assert store.count_votes("ada") == 2 and not store.has_invites()
+
+
+def test_a_full_export_has_all_that_is_kept_and_is_read_again(tmp_path):
+    with Store(tmp_path / "store") as store:
+        store.add(make_vote(1))
+        store.add_tables([("comparison", [Comparison("bo", "5", "6", "tie")])])
+    assert export(tmp_path / "store", tmp_path / "all.csv", full=True) == 2
+    frame = pd.read_csv(tmp_path / "all.csv", dtype=str)
+    assert frame.columns.tolist() == list(RECORD)
+    assert frame["response_ms"].tolist()[0] == "900" and frame["shown_left"].isna().tolist()[1]
+    assert import_files([tmp_path / "all.csv"], tmp_path / "store").n_added == 0
+    export(tmp_path / "store", tmp_path / "all.parquet", "bo", full=True)
+    assert read_comparisons(tmp_path / "all.parquet").values.tolist() == [["bo", "5", "6", "tie"]]
+
+
+def test_what_is_deleted_is_gone_from_the_file(tmp_path):
+    name = "unmistakable-annotator"
+    with Store(tmp_path / "votes") as store:
+        store.add(make_vote(1, annotator=name))
+        store.add_tiers("t" * 32, name, [Comparison(name, "8", "9", "left")])
+        assert len(store.forget(name)) == 2 and store.comparisons() == []
+        assert not store.add_tiers("t" * 32, name, [Comparison(name, "8", "9", "left")])
+    assert name.encode() not in (tmp_path / "votes").read_bytes()
+    assert not (tmp_path / "votes-wal").exists()

@@ -1,0 +1,63 @@
+// One's own answers: seen and deleted.
+
+import { forgetPair, showProgress } from "/compare.js";
+import { insist, kept, picture } from "/net.js";
+import { $, make, t } from "/texts.js";
+
+let nShown = 0;
+
+function makeSide(side) {
+  if (side === null) return make("span", { class: "thumbs" }, t("gone"));
+  const image = make("img", { alt: t("picture", { label: side.label ?? "" }) });
+  picture(side.images[0]).then((address) => { image.src = address; }).catch(() => {});
+  return make("span", { class: "thumbs" }, image);
+}
+
+function makeRow(vote, step) {
+  const when = new Date(vote.created).toLocaleString();
+  const button = make("button", { type: "button", "aria-label": t("delete_this", { when }) }, t("delete"));
+  const row = make("li", {}, makeSide(vote.left), make("span", { class: "said" }, t(`said_${vote.outcome}`),
+    make("time", { datetime: vote.created }, when)), makeSide(vote.right), button);
+  button.addEventListener("click", () =>
+    step(async () => {
+      showProgress(await insist("/api/undo", { id: vote.id }));
+      kept.set("votes", kept.get("votes", []).filter((known) => known.vote.id !== vote.id));
+      row.remove();
+      nShown -= 1;
+      $("mine-status").textContent = t("deleted");
+    }),
+  );
+  return row;
+}
+
+async function addRows(step) {
+  const found = await insist(`/api/votes?skip=${nShown}`);
+  $("mine-list").append(...found.votes.map((vote) => makeRow(vote, step)));
+  nShown += found.votes.length;
+  $("mine-more").hidden = nShown >= found.n_done;
+  if (nShown === 0) $("mine-status").textContent = t("mine_none");
+}
+
+export async function enterMine(step) {
+  nShown = 0;
+  $("mine-list").replaceChildren();
+  $("mine-status").textContent = "";
+  await addRows(step);
+}
+
+export function prepareMine(step) {
+  $("mine-more").addEventListener("click", () => step(() => addRows(step)));
+  $("mine-forget").addEventListener("click", () => $("sure").showModal());
+  $("sure").addEventListener("close", () => {
+    if ($("sure").returnValue !== "yes") return;
+    $("sure").returnValue = "";
+    step(async () => {
+      await insist("/api/forget", { sure: true });
+      for (const [key, value] of [["votes", []], ["unsent", null], ["tiers", null]]) kept.set(key, value);
+      forgetPair();
+      showProgress(await insist("/api/progress"));
+      await enterMine(step);
+      $("mine-status").textContent = t("deleted_all");
+    });
+  });
+}
