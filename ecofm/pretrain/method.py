@@ -55,18 +55,19 @@ class Method(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A slow copy of some modules, which learns nothing itself."""
+    """A slow copy of an encoder and a head, which learns nothing itself."""
 
-    def __init__(self, *modules: nn.Module) -> None:
-        """Copy the modules; they are applied one after the other."""
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        """Copy both."""
         super().__init__()
-        self.parts = nn.ModuleList(copy.deepcopy(module) for module in modules)
+        self.encoder = copy.deepcopy(encoder)
+        self.head = copy.deepcopy(head)
         deactivate_requires_grad(self)
 
-    def follow(self, modules: tuple[nn.Module, ...], momentum: float) -> None:
-        """Keep `momentum` of the own weights and take the rest from the modules."""
-        for slow, fast in zip(self.parts, modules, strict=True):
-            update_momentum(fast, slow, momentum)
+    def follow(self, encoder: Encoder, head: nn.Module, momentum: float) -> None:
+        """Keep `momentum` of the own weights and take the rest from the others."""
+        update_momentum(encoder, self.encoder, momentum)
+        update_momentum(head, self.head, momentum)
 
 
 def rise_to_one(momentum: float, progress: float) -> float:

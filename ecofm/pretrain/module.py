@@ -23,6 +23,13 @@ class Schedule(Enum):
     constant = "constant"
 
 
+class Positives(Enum):
+    """What the views of a pair show."""
+
+    periods = "periods"
+    tile = "tile"
+
+
 class ContrastiveModule(pl.LightningModule):
     """One update a global batch; `step` counts the batches, skipped ones too.
 
@@ -49,6 +56,7 @@ class ContrastiveModule(pl.LightningModule):
         accumulate: int = 1,
         schedule: Schedule = Schedule.cosine,
         gradient_clip: float = 0.0,
+        positives: Positives = Positives.periods,
     ) -> None:
         """Take the method and everything that the batch of a step depends on."""
         super().__init__()
@@ -66,6 +74,9 @@ class ContrastiveModule(pl.LightningModule):
         self.accumulate = accumulate
         self.schedule = schedule
         self.gradient_clip = gradient_clip
+        self.sources = method.sources
+        if positives is Positives.tile:
+            self.sources = tuple((0, stream) for _, stream in method.sources)
         self.features: tuple[Tensor, Tensor] | None = None
         self.loader: PairLoader | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -129,9 +140,7 @@ class ContrastiveModule(pl.LightningModule):
         """
         losses = []
         for part in range(self.accumulate):
-            views = [
-                self._view(batch, step, tile, stream, part) for tile, stream in self.method.sources
-            ]
+            views = [self._view(batch, step, tile, stream, part) for tile, stream in self.sources]
             loss, *features = self.method(*views, same=self._is_same(batch, part))
             self.manual_backward(loss / self.accumulate)
             losses.append(loss.detach())
@@ -146,22 +155,20 @@ class ContrastiveModule(pl.LightningModule):
 
     def _is_same(self, batch: dict[str, Any], part: int) -> Tensor:
         """Return which pairs of a part are one tile twice: (batch,)."""
+        # Views 0 and 1 show either tile of the pair, unless both are to show one.
         first, second = (
-            batch["pixels"][tile][part :: self.accumulate, :, ::4, ::4] for tile in range(2)
+            batch["pixels"][self.sources[tile][0]][part :: self.accumulate, :, ::4, ::4]
+            for tile in range(2)
         )
         if first.dtype == torch.uint16:  # has no comparison of its own
             first, second = (pixels.contiguous().view(torch.int16) for pixels in (first, second))
-        return (first == second).flatten(1).all(dim=1)
+        return torch.eq(first, second).flatten(1).all(dim=1)
 
-    def _view(
-        self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int
-    ) -> Tensor:
+    def _view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
         """Return a view of one tile of each pair of a part: (batch, band, size, size)."""
         encoder = self.method.encoder
         share = batch["pixels"].shape[1]
-        pixels, valid = (
-            batch[name][tile][part :: self.accumulate] for name in ("pixels", "valid")
-        )
+        pixels, valid = (batch[name][tile][part :: self.accumulate] for name in ("pixels", "valid"))
         encoder.require_contract(pixels)
         first = self.global_rank * share
         parameters = draw_parameters(
@@ -191,9 +198,7 @@ class ContrastiveModule(pl.LightningModule):
         return [names[tile] for tile in dict.fromkeys(pairs.flatten().tolist())]
 
 
-def schedule(
-    step: int, steps: int, warmup_steps: int, kind: Schedule = Schedule.cosine
-) -> float:
+def schedule(step: int, steps: int, warmup_steps: int, kind: Schedule = Schedule.cosine) -> float:
     """Return the share of the learning rate: linear warm-up, then half a cosine to 0, or 1."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps

@@ -76,9 +76,7 @@ class Record(pl.Callback):
         if trainer.is_global_zero and self.progress is not None:
             self.progress(step, module.steps)
 
-    def _log(
-        self, trainer: pl.Trainer, module: ContrastiveModule, step: int, skipped: int
-    ) -> None:
+    def _log(self, trainer: pl.Trainer, module: ContrastiveModule, step: int, skipped: int) -> None:
         if skipped:
             self._append({"event": "skip", "step": step, "in_a_row": skipped})
             say(f"step {step} is skipped: its loss or gradient is not finite")

@@ -1,4 +1,4 @@
-"""What makes a run survive: checkpoints that are whole or absent, and signals that end it politely."""
+"""What makes a run survive: checkpoints that are whole or absent, and signals that are heeded."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, EncoderConfig
 from ecofm.pretrain.method import MethodConfig
 from ecofm.pretrain.methods import build_method, method_name
-from ecofm.pretrain.module import ContrastiveModule, Schedule
+from ecofm.pretrain.module import ContrastiveModule, Positives, Schedule
 from ecofm.pretrain.record import Record
 from ecofm.pretrain.resume import (
     KEEP_CHECKPOINTS,
@@ -63,6 +62,8 @@ class PretrainConfig:
     """Largest norm of the gradient; 0 does not clip."""
     weight_decay: float = 1e-4
     """Decay of matrices and kernels; norms and biases have none."""
+    positives: Positives = Positives.periods
+    """`periods`: two periods of a cell where it has them; `tile`: one tile twice."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The encoder."""
     views: ViewConfig = field(default_factory=ViewConfig)
@@ -209,6 +210,7 @@ def _build_module(
         accumulate=config.accumulate,
         schedule=config.schedule,
         gradient_clip=config.gradient_clip,
+        positives=config.positives,
     )
 
 
@@ -228,9 +230,7 @@ def _settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> 
     return replace(
         run,
         torch_threads=run.torch_threads or kept.get("torch_threads") or torch.get_num_threads(),
-        precision=choose_precision(run)
-        if run.precision != "auto"
-        else kept.get("precision") or choose_precision(run),
+        precision=choose_precision(run, kept.get("precision")),
     )
 
 
@@ -281,11 +281,10 @@ def _is_same_run(found: dict[str, Any], manifest: dict[str, Any]) -> bool:
     if found.get("inputs") != manifest["inputs"]:
         return False
     old, new = found.get("config"), manifest["config"]
-    if old == new:
-        return True
-    is_longer = isinstance(old, dict) and old.get("steps", math.inf) < new["steps"]
-    may_go_on = new["schedule"] == Schedule.constant.value
-    return is_longer and may_go_on and {**old, "steps": new["steps"]} == new
+    if not isinstance(old, dict) or {**old, "steps": new["steps"]} != new:
+        return False
+    may_go_on = new["schedule"] == Schedule.constant.value and old["steps"] < new["steps"]
+    return bool(old == new or may_go_on)
 
 
 def _hint(found: dict[str, Any], manifest: dict[str, Any]) -> str:
@@ -328,9 +327,7 @@ def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
         say("warning: no cell has two periods, so both views of a pair show the same tile.")
 
 
-def _build_trainer(
-    out: Path, run: RunConfig, loggers: Sequence[Any], record: Record
-) -> pl.Trainer:
+def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Record) -> pl.Trainer:
     # Lightning announces devices and products; our own lines say what a run does.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
@@ -353,10 +350,15 @@ def _build_trainer(
     )
 
 
-def choose_precision(run: RunConfig) -> str:
-    """Return the run's precision; a device without bf16 emulates it ten times as slowly."""
+def choose_precision(run: RunConfig, kept: str | None = None) -> str:
+    """Return the run's precision; a device without bf16 emulates it ten times as slowly.
+
+    `kept` is what an earlier part of the run settled on.
+    """
     if run.precision != "auto":
         return run.precision
+    if kept:
+        return kept
     if run.accelerator != "cpu" and torch.cuda.is_available():
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

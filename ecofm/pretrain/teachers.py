@@ -97,18 +97,18 @@ class MoCo(Method):
         """Contrast the first view with the teacher's second one and with the queue."""
         features = self.encoder.encode(views[0])
         query = self.head(features).float()
-        slow_encoder, slow_head = self.teacher.parts
+        encode, project = self.teacher.encoder.encode, self.teacher.head
         with torch.no_grad():
             # Keys pass in another order, so that BatchNorm does not tell them from negatives.
             order = torch.randperm(len(views[1]), device=views[1].device)
-            slow = slow_encoder.encode(views[1][order])[torch.argsort(order)]
-            keys = slow_head(slow).float()
+            slow = encode(views[1][order])[torch.argsort(order)]
+            keys = project(slow).float()
         with full_precision(query):
             return self.criterion(query, keys), features, slow
 
     def after_update(self, progress: float) -> None:
         """Let the slow encoder follow."""
-        self.teacher.follow((self.encoder, self.head), self.momentum)
+        self.teacher.follow(self.encoder, self.head, self.momentum)
 
 
 @final
@@ -134,9 +134,9 @@ class MoCoV3(Method):
         """Contrast each view's prediction with the teacher's projection of the other."""
         features = self.encoder.encode(torch.cat(views))
         queries = self.predictor(self.head(features)).float().chunk(2)
-        slow_encoder, slow_head = self.teacher.parts
+        encode, project = self.teacher.encoder.encode, self.teacher.head
         with torch.no_grad():
-            keys = slow_head(slow_encoder.encode(torch.cat(views))).float().chunk(2)
+            keys = project(encode(torch.cat(views))).float().chunk(2)
         with full_precision(queries[0]):
             first = self.criterion(queries[0], keys[1])
             second = self.criterion(queries[1], keys[0])
@@ -145,7 +145,7 @@ class MoCoV3(Method):
     def after_update(self, progress: float) -> None:
         """Let the slow encoder follow."""
         momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow((self.encoder, self.head), momentum)
+        self.teacher.follow(self.encoder, self.head, momentum)
 
 
 @final
@@ -166,9 +166,9 @@ class BYOL(Method):
         """Predict the teacher's projection of the other view."""
         features = self.encoder.encode(torch.cat(views))
         guesses = self.predictor(self.head(features)).float().chunk(2)
-        slow_encoder, slow_head = self.teacher.parts
+        encode, project = self.teacher.encoder.encode, self.teacher.head
         with torch.no_grad():
-            targets = slow_head(slow_encoder.encode(torch.cat(views))).float().chunk(2)
+            targets = project(encode(torch.cat(views))).float().chunk(2)
         with full_precision(guesses[0]):
             first = self.criterion(guesses[0], targets[1])
             second = self.criterion(guesses[1], targets[0])
@@ -177,7 +177,7 @@ class BYOL(Method):
     def after_update(self, progress: float) -> None:
         """Let the slow encoder follow."""
         momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow((self.encoder, self.head), momentum)
+        self.teacher.follow(self.encoder, self.head, momentum)
 
 
 @final
@@ -200,20 +200,20 @@ class DINO(Method):
     def forward(self, *views: Views, same: Same = None) -> Outcome:
         """Predict the teacher's distribution over prototypes for the other view."""
         features = self.encoder.encode(torch.cat(views))
-        slow_encoder, slow_head = self.teacher.parts
+        encode, project = self.teacher.encoder.encode, self.teacher.head
         with torch.no_grad():
-            slow = slow_encoder.encode(torch.cat(views))
+            slow = encode(torch.cat(views))
         with full_precision(features):
             guesses = list(self.head(features.float()).chunk(2))
             with torch.no_grad():
-                targets: list[Tensor] = list(slow_head(slow.float()).chunk(2))
+                targets: list[Tensor] = list(project(slow.float()).chunk(2))
             loss = self.criterion(targets, guesses)
         return (loss, *features.chunk(2))
 
     def after_update(self, progress: float) -> None:
         """Let the slow encoder follow."""
         momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow((self.encoder, self.head), momentum)
+        self.teacher.follow(self.encoder, self.head, momentum)
 
 
 def _dino_head(dim: int, config: DINOConfig) -> DINOProjectionHead:

@@ -186,9 +186,7 @@ def test_a_full_disk_at_the_save_leaves_the_checkpoint_before(
 
     config = tiny()
     with pytest.raises(EcofmError, match=r"step-000000004\.ckpt cannot be written.*free some"):
-        pretrain(
-            [archive], tmp_path / "run", config, run_config(checkpoint_every=2), progress=fill
-        )
+        pretrain([archive], tmp_path / "run", config, run_config(checkpoint_every=2), progress=fill)
     assert [path.name for path in folder.iterdir()] == ["step-000000002.ckpt"]
     pretrain([archive], tmp_path / "run", config, run_config())
     assert {"event": "resume", "step": 2} in lines(tmp_path / "run")
@@ -296,7 +294,7 @@ def test_a_streak_ends_the_run_and_names_the_tiles(
             [archive], tmp_path / "run", tiny(steps=9), run_config(max_skipped=3),
             progress=send(signal.SIGTERM, 3),
         )  # fmt: skip
-    with pytest.raises(EcofmError, match="3 steps in a row .* step 5; .*32652_") as raised:
+    with pytest.raises(EcofmError, match=r"3 steps in a row .* step 5; .*32652_") as raised:
         pretrain([archive], tmp_path / "run", tiny(steps=9), run_config(max_skipped=3))
     from ecofm.tiles.archive import open_archive
     from ecofm.tiles.loader import PairLoader

@@ -19,11 +19,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import ecofm
+from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
 from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker
-from ecofm.pretrain.methods import METHODS
 from ecofm.recipe import read_recipe, recipe_folder
 from train import finetune, pretrain, rank
 from train.config import CONFIGS, pick, to_entry, to_paths
