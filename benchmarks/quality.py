@@ -36,7 +36,7 @@ from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
-STEPS, BATCH, SEEDS, N_FILTERS = 250, 48, (0, 1, 2), 192
+STEPS, BATCH, SEEDS, N_FILTERS = 120, 48, (0, 1, 2), 192
 RESULTS = Path(__file__).parent / "results" / "pretrain_quality.json"
 ARMS: dict[str, dict[str, Any]] = {
     "random initialisation": {"steps": 0},
