@@ -32,11 +32,12 @@ from ecofm.pretrain.module import Positives
 from ecofm.pretrain.resume import AtomicCheckpointIO, newest_checkpoint
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.pretrain.students import SimCLRConfig
+from ecofm.pretrain.views import ViewConfig
 from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
-STEPS, BATCH, SEEDS, N_FILTERS = 120, 48, (0, 1, 2), 192
+STEPS, BATCH, VIEW_PX, SEEDS, N_FILTERS = 80, 32, 48, (0, 1, 2), 192
 RESULTS = Path(__file__).parent / "results" / "pretrain_quality.json"
 ARMS: dict[str, dict[str, Any]] = {
     "random initialisation": {"steps": 0},
@@ -52,6 +53,7 @@ def build_config(seed: int, changes: dict[str, Any]) -> PretrainConfig:
         "steps": STEPS,
         "batch_size": BATCH,
         "seed": seed,
+        "views": ViewConfig(size_px=VIEW_PX),
         "method": SimCLRConfig(),
         "encoder": EncoderConfig(
             backbone="resnet10t", width=0.5, normalization=Normalization.tile,
@@ -198,7 +200,12 @@ def main(data: Path, work: Path) -> None:
             {
                 "chips": figures,
                 "subspaces": spaces,
-                "settings": {"steps": STEPS, "batch_size": BATCH, "seeds": list(SEEDS)},
+                "settings": {
+                    "steps": STEPS,
+                    "batch_size": BATCH,
+                    "view_px": VIEW_PX,
+                    "seeds": list(SEEDS),
+                },
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "versions": {name: version(name) for name in ("torch", "lightly", "timm")},
                 "commit": build_manifest("report", {}, {})["git_commit"],

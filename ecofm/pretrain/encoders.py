@@ -242,8 +242,8 @@ def use_group_norm(module: nn.Module) -> None:
             use_group_norm(child)
 
 
-def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> None:
-    """Write weights and config.json into a folder."""
+def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> dict[str, Any]:
+    """Write weights and config.json into a folder, and return what config.json holds."""
     weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     save_file(weights, str(folder / WEIGHTS))
     config = {
@@ -252,6 +252,7 @@ def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> None:
     }
     fields = {"encoder": config, "contract": encoder.contract.to_json(), "dim": encoder.dim}
     artifact.write_json(folder / CONFIG, {**extra, **fields})
+    return {**extra, **fields}
 
 
 def load(path: Path) -> tuple[Encoder, Contract]:

@@ -131,7 +131,9 @@ class ContrastiveModule(pl.LightningModule):
                     value.copy_(before[name])
             self.skipped_in_a_row += 1
         self.step.fill_(step + 1)
-        self.log_dict({"loss": loss, "gradient_norm": norm, "learning_rate": self.rate(step)})
+        # The record gives them to the loggers, by our own step.
+        self.log_dict({"loss": loss, "gradient_norm": norm}, logger=False)
+        self.log("learning_rate", self.rate(step), logger=False)
 
     def _accumulate(self, batch: dict[str, Any], step: int) -> Tensor:
         """Add up the gradients of the batch's parts and return the mean of their losses.

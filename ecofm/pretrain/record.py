@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
+from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 
 from ecofm.errors import EcofmError
-from ecofm.pretrain.health import feature_std
+from ecofm.pretrain.health import judge
 from ecofm.pretrain.module import ContrastiveModule
+from ecofm.pretrain.monitor import Monitor, draw_health
 from ecofm.pretrain.resume import StopSignals, checkpoint_path, prune
 from ecofm.types import Progress, say
+
+MIN_STD, MIN_RANK = 0.05, 2.0
+"""Below either of these the features of a batch are as good as one vector."""
+COLLAPSED_LINES = 3
+PICTURE_SECONDS = 60.0
+
+
+class OnCollapse(Enum):
+    """What is done when the features have collapsed."""
+
+    warn = "warn"
+    stop = "stop"
 
 
 class Record(pl.Callback):
@@ -26,6 +42,9 @@ class Record(pl.Callback):
         checkpoint_every: int,
         log_every: int,
         max_skipped: int,
+        on_collapse: OnCollapse,
+        monitor: Monitor | None,
+        monitor_every: int,
         signals: StopSignals,
         progress: Progress | None,
     ) -> None:
@@ -34,6 +53,11 @@ class Record(pl.Callback):
         self.checkpoint_every = checkpoint_every
         self.log_every = log_every
         self.max_skipped = max_skipped
+        self.on_collapse = on_collapse
+        self.monitor = monitor
+        self.monitor_every = monitor_every
+        self.collapsed_lines = 0
+        self.drawn = time.monotonic()
         self.signals = signals
         self.progress = progress
         self.stopped: str | None = None
@@ -80,11 +104,40 @@ class Record(pl.Callback):
         if skipped:
             self._append({"event": "skip", "step": step, "in_a_row": skipped})
             say(f"step {step} is skipped: its loss or gradient is not finite")
-        elif step % self.log_every == 0 or step in (1, module.steps):
+        elif self._is_due(step, module.steps):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
             assert module.features is not None
-            values["embedding_std"] = float(feature_std(module.features[0]))
+            values |= judge(*module.features)
+            if self.monitor and (step % self.monitor_every == 0 or step in (1, module.steps)):
+                values |= self.monitor.measure(module.method.encoder)
+            values = {name: value for name, value in values.items() if math.isfinite(value)}
             self._append({"step": step, **values})
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step)
+            self._alarm(step, values)
+            if step == module.steps or time.monotonic() - self.drawn > PICTURE_SECONDS:
+                draw_health(self.folder / "metrics.jsonl", self.folder / "health.png")
+                self.drawn = time.monotonic()
+
+    def _is_due(self, step: int, steps: int) -> bool:
+        is_watched = self.monitor is not None and step % self.monitor_every == 0
+        return step % self.log_every == 0 or is_watched or step in (1, steps)
+
+    def _alarm(self, step: int, values: dict[str, float]) -> None:
+        """Warn of collapsed features, or stop; a single bad batch is none."""
+        is_bad = values["embedding_std"] < MIN_STD or values["rank"] < MIN_RANK
+        self.collapsed_lines = self.collapsed_lines + 1 if is_bad else 0
+        if self.collapsed_lines != COLLAPSED_LINES:
+            return
+        message = (
+            f"the features have collapsed at step {step}: std {values['embedding_std']:.3f} "
+            f"(healthy is 1), effective rank {values['rank']:.1f}; lower learning_rate, or give "
+            "views more strength or the batch more pairs."
+        )
+        self._append({"event": "collapse", "step": step})
+        if self.on_collapse is OnCollapse.stop:
+            raise EcofmError(message)
+        say(f"warning: {message}")
 
     def _append(self, line: dict[str, Any]) -> None:
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

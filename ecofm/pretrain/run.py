@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +12,16 @@ import pytorch_lightning as pl
 import torch
 
 from ecofm import artifact
-from ecofm.errors import ArtifactError, EcofmError
+from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
-from ecofm.pretrain.encoders import Encoder, EncoderConfig
-from ecofm.pretrain.method import MethodConfig
-from ecofm.pretrain.methods import build_method, method_name
-from ecofm.pretrain.module import ContrastiveModule, Positives, Schedule
+from ecofm.pretrain.card import write_card
+from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
+from ecofm.pretrain.encoders import Encoder
+from ecofm.pretrain.folder import begin, is_finished, read_record, settle
+from ecofm.pretrain.methods import build_method
+from ecofm.pretrain.module import ContrastiveModule
+from ecofm.pretrain.monitor import Monitor
+from ecofm.pretrain.published import initialise
 from ecofm.pretrain.record import Record
 from ecofm.pretrain.resume import (
     KEEP_CHECKPOINTS,
@@ -31,90 +32,11 @@ from ecofm.pretrain.resume import (
     require_room,
     sweep,
 )
-from ecofm.pretrain.students import SimCLRConfig
-from ecofm.pretrain.views import ViewConfig
 from ecofm.tiles.archive import open_archives
 from ecofm.tiles.loader import PairLoader
-from ecofm.types import Progress, say
+from ecofm.types import Contract, Progress, say
 
-RUN = "run.json"
-
-
-@dataclass(kw_only=True, slots=True)
-class PretrainConfig:
-    """Everything that the encoder depends on."""
-
-    steps: int = 2000
-    """Number of global batches; 0 writes the encoder with its random weights, as a baseline."""
-    batch_size: int = 128
-    """Pairs a step over all devices together."""
-    accumulate: int = 1
-    """Parts that a batch is worked through in, for less memory; negatives are those of a part."""
-    seed: int = 0
-    """Seed of weights, order, pairs and views."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 50
-    """Steps of linear warm-up."""
-    schedule: Schedule = Schedule.cosine
-    """After the warm-up: `cosine` to 0, or `constant`, under which `steps` may be raised later."""
-    gradient_clip: float = 0.0
-    """Largest norm of the gradient; 0 does not clip."""
-    weight_decay: float = 1e-4
-    """Decay of matrices and kernels; norms and biases have none."""
-    positives: Positives = Positives.periods
-    """`periods`: two periods of a cell where it has them; `tile`: one tile twice."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How two views of a place may differ."""
-    method: MethodConfig = field(default_factory=SimCLRConfig)
-    """SimCLR, MoCo, BYOL..., see `ecofm.pretrain.methods`."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that cannot be used."""
-        if self.steps < 0 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise ValueError("steps >= 0, batch_size >= 2 and learning_rate > 0 are needed.")
-        if self.accumulate < 1 or self.batch_size % self.accumulate or self.gradient_clip < 0:
-            raise ValueError(
-                "accumulate >= 1 that divides batch_size, and gradient_clip >= 0 are needed."
-            )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
-
-
-# No slots: the Hydra entry inherits from this class and PretrainConfig, and only one may have them.
-@dataclass(kw_only=True)
-class RunConfig:
-    """How the run is carried out; none of it changes the encoder beyond rounding."""
-
-    threads: int = 2
-    """Loader threads; 0 reads in the training thread."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
-    max_skipped: int = 10
-    """Steps in a row without a finite loss and gradient, after which the run stops."""
-    accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu."""
-    devices: int = 1
-    """Devices a node."""
-    nodes: int = 1
-    """Nodes."""
-    strategy: str = "auto"
-    """Lightning's strategy: auto, ddp, fsdp."""
-    precision: str = "auto"
-    """Lightning's precision: 32-true, bf16-mixed; auto is bf16-mixed where the device has it."""
-    torch_threads: int | None = None
-    """Threads of torch itself; None keeps the run's first choice, which is torch's own."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that cannot be used."""
-        if self.threads < 0 or min(self.checkpoint_every, self.log_every, self.max_skipped) < 1:
-            raise ValueError(
-                "threads >= 0, and checkpoint_every, log_every, max_skipped >= 1 are needed."
-            )
+__all__ = ["PretrainConfig", "RunConfig", "pretrain"]
 
 
 def pretrain(
@@ -136,11 +58,16 @@ def pretrain(
     run = run or RunConfig()
     opened, contract = open_archives(list(archives))
     inputs = artifact.hash_inputs(archive=archives)
+    init_file = Path(run.init_file) if run.init_file else None
+    if (init_file is None) != (config.init_weights == ""):
+        raise ValueError("init_weights and init_file are given together, or neither is.")
+    if init_file and init_file.is_file():
+        inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
         return out
-    run = _settle(run, _read_record(out), manifest)
+    run = settle(run, read_record(out), manifest)
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(run.torch_threads or torch_threads)
     try:
@@ -148,6 +75,8 @@ def pretrain(
             # Whatever the options ask for in vain is refused before anything is written.
             torch.manual_seed(config.seed)
             encoder = Encoder(config.encoder, contract)
+            if init_file:
+                initialise(encoder, config.init_weights, init_file)
             if config.steps:
                 # A second's work; a checkpoint has the same.
                 encoder.fit_words(opened, config.seed)
@@ -157,15 +86,20 @@ def pretrain(
                 checkpoint_every=run.checkpoint_every,
                 log_every=run.log_every,
                 max_skipped=run.max_skipped,
+                on_collapse=run.on_collapse,
+                monitor=_build_monitor(opened, contract, run),
+                monitor_every=run.monitor_every,
                 signals=signals,
                 progress=progress,
             )
             trainer = _build_trainer(out, run, loggers, record)
             if trainer.is_global_zero:
-                _begin(out, manifest, run)
+                begin(out, manifest, run)
                 if config.steps:
                     _make_room(out, module)
             _warn_of_pairs(opened, config)
+            for archive in opened:
+                contract.warn_of_resolution(archive.contract, "the run", str(archive.path))
             if config.steps:
                 _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
             if record.stopped:
@@ -182,8 +116,15 @@ def pretrain(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )
         draft.extra = {"torch": torch.__version__, "recipe": recipe}
+        extra = {
+            "steps": config.steps,
+            "recipe": recipe,
+            "commit": manifest["git_commit"],
+            "data": inputs,
+        }
         with draft as folder:
-            encoders.save(folder, encoder.cpu(), {"steps": config.steps, "recipe": recipe})
+            fields = encoders.save(folder, encoder.cpu(), extra)
+            write_card(folder, plain(config), fields, out / "metrics.jsonl", opened[0].attribution)
     return out
 
 
@@ -214,99 +155,13 @@ def _build_module(
     )
 
 
-def _read_record(out: Path) -> dict[str, Any]:
-    """Return what `_begin` noted of the run in `out`; empty when there is none."""
-    found = artifact.read_json(out / RUN) if (out / RUN).is_file() else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> RunConfig:
-    """Return the run's options with what is left open settled as when the run began.
-
-    Another number of torch's threads adds up in another order, and another precision rounds
-    otherwise: left to the machine, a resumed run would not be the unbroken one.
-    """
-    kept = found.get("machine", {}) if _is_same_run(found, manifest) else {}
-    return replace(
-        run,
-        torch_threads=run.torch_threads or kept.get("torch_threads") or torch.get_num_threads(),
-        precision=choose_precision(run, kept.get("precision")),
+def _build_monitor(archives: list[Any], contract: Contract, run: RunConfig) -> Monitor | None:
+    chips, proxies = (
+        Path(p) if p is not None else None for p in (run.monitor_chips, run.monitor_proxies)
     )
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """Return a config dataclass as plain values, with the class of a method by its name."""
-
-    def simplify(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: simplify(inner) for name, inner in value.items()}
-        return value.value if isinstance(value, Enum) else value
-
-    fields: dict[str, Any] = simplify(asdict(config))
-    if isinstance(config, PretrainConfig):
-        fields["method"]["name"] = method_name(config.method)
-    return fields
-
-
-def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
-    """Return whether `out` holds the finished run of this config and these inputs.
-
-    Raises ArtifactError when it holds anything else, unless that is a run and `overwrite` is set.
-    """
-    record = out / RUN
-    if not out.is_dir() or not any(out.iterdir()):
-        if out.exists() and not out.is_dir():
-            raise ArtifactError(f"{out} is no folder; choose another --out.")
-        return False
-    if not record.is_file():
-        raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
-    found = artifact.read_json(record)
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{record} is damaged; remove {out}, or choose another --out.")
-    if _is_same_run(found, manifest):
-        is_as_long = found["config"]["steps"] == manifest["config"]["steps"]
-        return is_as_long and (out / "encoder" / artifact.MANIFEST).is_file()
-    if not overwrite:
-        keys = ("config", "inputs")
-        differing = [key for key in keys if found.get(key) != manifest[key]]
-        raise ArtifactError(
-            f"{out} holds a run with another {' and '.join(differing)}{_hint(found, manifest)}; "
-            "give --overwrite to start it anew, or another --out."
-        )
-    return False
-
-
-def _is_same_run(found: dict[str, Any], manifest: dict[str, Any]) -> bool:
-    """Return whether a run's record stands for this run, or for a shorter one that may go on."""
-    if found.get("inputs") != manifest["inputs"]:
-        return False
-    old, new = found.get("config"), manifest["config"]
-    if not isinstance(old, dict) or {**old, "steps": new["steps"]} != new:
-        return False
-    may_go_on = new["schedule"] == Schedule.constant.value and old["steps"] < new["steps"]
-    return bool(old == new or may_go_on)
-
-
-def _hint(found: dict[str, Any], manifest: dict[str, Any]) -> str:
-    old, new = found.get("config"), manifest["config"]
-    if isinstance(old, dict) and {**old, "steps": new["steps"]} == new:
-        return (
-            f" (steps {old.get('steps')} in place of {new['steps']}: only schedule=constant "
-            "lets a run grow longer)"
-        )
-    return ""
-
-
-def _begin(out: Path, manifest: dict[str, Any], run: RunConfig) -> None:
-    """Make the run's folder, empty unless it holds this run, and note what it is."""
-    machine = {"torch_threads": run.torch_threads, "precision": run.precision}
-    if (out / RUN).is_file() and not _is_same_run(_read_record(out), manifest):
-        shutil.rmtree(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        artifact.write_json(out / RUN, {**manifest, "machine": machine})
-    except OSError as error:
-        raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error
+    if chips is None and proxies is None:
+        return None
+    return Monitor(archives, contract, chips=chips, proxies=proxies)
 
 
 def _make_room(out: Path, module: ContrastiveModule) -> None:
@@ -348,22 +203,6 @@ def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Re
         use_distributed_sampler=False,
         default_root_dir=out,
     )
-
-
-def choose_precision(run: RunConfig, kept: str | None = None) -> str:
-    """Return the run's precision; a device without bf16 emulates it ten times as slowly.
-
-    `kept` is what an earlier part of the run settled on.
-    """
-    if run.precision != "auto":
-        return run.precision
-    if kept:
-        return kept
-    if run.accelerator != "cpu" and torch.cuda.is_available():
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:

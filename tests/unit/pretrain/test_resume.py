@@ -16,6 +16,7 @@ import torch
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain import module as pretrain_module
 from ecofm.pretrain.encoders import WEIGHTS
+from ecofm.pretrain.folder import RUN
 from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.module import ContrastiveModule, Schedule
 from ecofm.pretrain.resume import (
@@ -24,7 +25,7 @@ from ecofm.pretrain.resume import (
     require_room,
     sweep,
 )
-from ecofm.pretrain.run import RUN, PretrainConfig, RunConfig, pretrain
+from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 
 Tiny = Callable[..., PretrainConfig]
 
