@@ -1,6 +1,7 @@
 # make demo   the whole chain on a synthetic country, ends with pictures
 # make test   the tests
 # make check  formatting, lint, types, import contracts
+# make faults runs killed at random fifty times for each method
 # make bench  speed, as ratios in one run
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made with.
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 OUT ?= demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench faults clean
 
 demo: .venv/installed
 	$(BIN)/ecofm demo --out $(OUT)
@@ -24,6 +25,9 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: .venv/installed
+	ECOFM_KILLS=50 $(BIN)/pytest tests/unit/pretrain/test_faults.py -s
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.loader

@@ -93,6 +93,8 @@ def embed(
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
+    for archive in opened:
+        known.warn_of_resolution(archive.contract, str(encoder), str(archive.path))
     inputs = artifact.hash_inputs(archive=archives, encoder=encoder_folder(encoder))
     draft = artifact.Draft(out, stage="embeddings", config={}, inputs=inputs, overwrite=overwrite)
     if draft.done:

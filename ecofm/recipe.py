@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 
-from ecofm.pretrain.methods import MethodConfig, MoCoConfig, SimCLRConfig
+from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig
 
-METHODS: dict[str, type[MethodConfig]] = {"simclr": SimCLRConfig, "moco": MoCoConfig}
 PACKAGE = Path(__file__).parent
 
 

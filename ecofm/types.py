@@ -62,6 +62,19 @@ class Contract:
                 f"{that} has {theirs}; tile both with the same bands and number type."
             )
 
+    def warn_of_resolution(self, other: Contract, this: str, that: str) -> None:
+        """Say so when two ground resolutions differ by more than 20 %.
+
+        An encoder fed at another resolution than it was trained at falls to chance unnoticed.
+        """
+        if not self.gsd_m or not other.gsd_m:
+            return
+        if max(self.gsd_m, other.gsd_m) / min(self.gsd_m, other.gsd_m) > 1.2:
+            say(
+                f"warning: {this} has a ground resolution of {self.gsd_m:g} m and {that} one of "
+                f"{other.gsd_m:g} m; tile {that} to {self.gsd_m:g} m, or train on it."
+            )
+
     def true_colour(self) -> tuple[int, int, int]:
         """Return the indices of the red, green and blue bands; the first band thrice if absent."""
         for names in TRUE_COLOUR:

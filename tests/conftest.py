@@ -175,20 +175,24 @@ def answer() -> Callable[..., Path]:
 def tiny() -> Callable[..., Any]:
     """A pretraining config small enough for a step in a tenth of a second."""
     from ecofm.pretrain.encoders import EncoderConfig
-    from ecofm.pretrain.methods import MoCoConfig, SimCLRConfig
+    from ecofm.pretrain.methods import METHODS
     from ecofm.pretrain.run import PretrainConfig
     from ecofm.pretrain.views import ViewConfig
 
     def build(kind: str = "simclr", **changes: Any) -> PretrainConfig:
-        small = {"hidden_dim": 16, "projection_dim": 8}
-        methods = {"simclr": SimCLRConfig(**small), "moco": MoCoConfig(**small, queue=16)}
+        more = {
+            "moco": {"queue": 16},
+            "dino": {"prototypes": 32},
+            "change_preserving": {"subspace_dim": 16},
+        }
+        method = METHODS[kind](hidden_dim=16, projection_dim=8, **more.get(kind, {}))
         fields: dict[str, Any] = {
             "steps": 4,
             "batch_size": 4,
             "warmup_steps": 2,
             "encoder": EncoderConfig(backbone="resnet10t", width=0.125),
             "views": ViewConfig(size_px=32),
-            "method": methods[kind],
+            "method": method,
         }
         return PretrainConfig(**(fields | changes))
 

@@ -10,7 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ecofm.pretrain.methods import MethodConfig, MoCoConfig, SimCLRConfig
+from ecofm.pretrain.method import MethodConfig
+from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
 from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
@@ -92,8 +93,8 @@ def register() -> None:
     store.store(name="pretrain_schema", node=PretrainEntry)
     store.store(name="rank_schema", node=RankEntry)
     store.store(name="finetune_schema", node=FinetuneEntry)
-    store.store(group="method", name="simclr", node=SimCLRConfig)
-    store.store(group="method", name="moco", node=MoCoConfig)
+    for name, node in METHODS.items():
+        store.store(group="method", name=name, node=node)
 
 
 def to_entry(config: DictConfig) -> Any:

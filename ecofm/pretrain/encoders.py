@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -36,6 +37,13 @@ class Normalization(Enum):
     tile = "tile"
 
 
+class Norm(Enum):
+    """What keeps the activations in range."""
+
+    batch = "batch"
+    group = "group"
+
+
 class Pooling(Enum):
     """What becomes the embedding."""
 
@@ -55,6 +63,12 @@ class EncoderConfig:
     """`last`: the backbone's own pooled output; `stages`: mean and spread of every stage."""
     width: float = 1.0
     """Share of a ResNet's usual channels; other backbones take 1 only."""
+    norm: Norm = Norm.batch
+    """`batch`: the backbone's own layers; `group`: GroupNorm in place of BatchNorm."""
+    drop_path: float = 0.0
+    """Highest rate at which residual branches are left out in training, at the last block."""
+    dropout: float = 0.0
+    """Share of the features that is left out in training."""
     words: int = 256
     """Words of the dictionary of patches at full resolution; 0 leaves it out."""
 
@@ -129,12 +143,14 @@ class Encoder(nn.Module):
         """
         images = images.contiguous(memory_format=torch.channels_last)
         if self.config.pooling is Pooling.last:
-            return cast(Tensor, self.backbone(images)).float()
-        pooled: list[Tensor] = []
-        for stage in self.backbone(images):
-            weight = None if valid is None else _share_valid(valid, stage)
-            pooled.extend(_pool(stage.float(), weight))
-        return torch.cat(pooled, dim=1)
+            features = cast(Tensor, self.backbone(images)).float()
+        else:
+            pooled: list[Tensor] = []
+            for stage in self.backbone(images):
+                weight = None if valid is None else _share_valid(valid, stage)
+                pooled.extend(_pool(stage.float(), weight))
+            features = torch.cat(pooled, dim=1)
+        return F.dropout(features, self.config.dropout, self.training)
 
     def forward(
         self,
@@ -179,7 +195,11 @@ def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int
         raise ValueError(f"backbone {config.backbone!r} is none of timm's; see timm.list_models().")
     if not 0 < config.width < 100:
         raise ValueError(f"backbone width {config.width}: expected a share such as 0.5 or 2.")
+    if not (0 <= config.dropout < 1 and 0 <= config.drop_path < 1):
+        raise ValueError("dropout and drop_path are shares: expected 0 and more, less than 1.")
     options: dict[str, Any] = {"in_chans": n_bands}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
     if config.width != 1:
         options["channels"] = tuple(max(1, int(n * config.width)) for n in RESNET_CHANNELS)
         options["stem_width"] = max(8, int(RESNET_STEM * config.width))
@@ -195,13 +215,35 @@ def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int
         raise ValueError(
             f"backbone {config.backbone!r} cannot be built by timm with {options}: {error}"
         ) from error
+    if config.norm is Norm.group:
+        use_group_norm(model)
     if config.pooling is Pooling.last:
         return model, int(model.num_features)
     return model, 2 * sum(model.feature_info.channels())
 
 
-def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> None:
-    """Write weights and config.json into a folder."""
+def use_group_norm(module: nn.Module) -> None:
+    """Put GroupNorm in the place of every BatchNorm inside a module.
+
+    A batch statistic over one process's share is another one than over the whole batch, and
+    torch's SyncBatchNorm takes no CPU tensors. Groups hold 8 channels at least.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            channels = child.num_features
+            groups = math.gcd(32, channels // 8) if channels % 8 == 0 else 1
+            norm = nn.GroupNorm(groups, channels, child.eps)
+            if child.affine:
+                norm.load_state_dict({"weight": child.weight, "bias": child.bias})
+            # timm's BatchNormAct2d does the activation too.
+            more = [part for key in ("drop", "act") if (part := getattr(child, key, None))]
+            module.register_module(name, nn.Sequential(norm, *more) if more else norm)
+        else:
+            use_group_norm(child)
+
+
+def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> dict[str, Any]:
+    """Write weights and config.json into a folder, and return what config.json holds."""
     weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     save_file(weights, str(folder / WEIGHTS))
     config = {
@@ -210,6 +252,7 @@ def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> None:
     }
     fields = {"encoder": config, "contract": encoder.contract.to_json(), "dim": encoder.dim}
     artifact.write_json(folder / CONFIG, {**extra, **fields})
+    return {**extra, **fields}
 
 
 def load(path: Path) -> tuple[Encoder, Contract]:
@@ -221,6 +264,7 @@ def load(path: Path) -> tuple[Encoder, Contract]:
         stored = dict(fields["encoder"])
         stored["normalization"] = Normalization(stored["normalization"])
         stored["pooling"] = Pooling(stored["pooling"])
+        stored["norm"] = Norm(stored.get("norm", "batch"))
         contract = Contract.from_json(fields["contract"])
         encoder = Encoder(EncoderConfig(**stored), contract)
         encoder.load_state_dict(load_file(str(folder / WEIGHTS)))

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from pathlib import Path
+from enum import Enum
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.io import CheckpointIO
-from torch import Tensor, nn
+from torch import Tensor
 
-from ecofm.errors import EcofmError
-from ecofm.pretrain.methods import MoCo, SimCLR
+from ecofm.pretrain.method import Method
 from ecofm.pretrain.views import ViewConfig, cut_windows, draw_parameters, render_views
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
-from ecofm.types import say
 
-KEEP_CHECKPOINTS = 2
+
+class Schedule(Enum):
+    """How the learning rate goes on after the warm-up."""
+
+    cosine = "cosine"
+    constant = "constant"
+
+
+class Positives(Enum):
+    """What the views of a pair show."""
+
+    periods = "periods"
+    tile = "tile"
 
 
 class ContrastiveModule(pl.LightningModule):
-    """Two views of a place are pulled together; `step` counts global batches."""
+    """One update a global batch; `step` counts the batches, skipped ones too.
+
+    Optimisation is manual so that a step is a step: Lightning's own counter repeats under
+    accumulation, and a step that is skipped has to leave every state as it was.
+    """
 
     step: Tensor
+    skipped_in_a_row: Tensor
 
     def __init__(
         self,
-        method: SimCLR | MoCo,
+        method: Method,
         views: ViewConfig,
         archives: list[Archive],
         *,
@@ -41,9 +53,14 @@ class ContrastiveModule(pl.LightningModule):
         learning_rate: float,
         weight_decay: float,
         threads: int,
+        accumulate: int = 1,
+        schedule: Schedule = Schedule.cosine,
+        gradient_clip: float = 0.0,
+        positives: Positives = Positives.periods,
     ) -> None:
         """Take the method and everything that the batch of a step depends on."""
         super().__init__()
+        self.automatic_optimization = False
         self.method = method
         self.views = views
         self.archives = archives
@@ -54,11 +71,20 @@ class ContrastiveModule(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.threads = threads
+        self.accumulate = accumulate
+        self.schedule = schedule
+        self.gradient_clip = gradient_clip
+        self.sources = method.sources
+        if positives is Positives.tile:
+            self.sources = tuple((0, stream) for _, stream in method.sources)
+        self.features: tuple[Tensor, Tensor] | None = None
+        self.loader: PairLoader | None = None
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
 
     def train_dataloader(self) -> PairLoader:
         """Return the loader from the restored step on."""
-        return PairLoader(
+        self.loader = PairLoader(
             self.archives,
             batch_size=self.batch_size,
             seed=self.seed,
@@ -67,6 +93,7 @@ class ContrastiveModule(pl.LightningModule):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
         )
+        return self.loader
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW; norms and biases are not decayed."""
@@ -77,35 +104,81 @@ class ContrastiveModule(pl.LightningModule):
         ]
         return torch.optim.AdamW(groups, lr=self.learning_rate)
 
-    def on_train_batch_start(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Set the learning rate and the model's own randomness for this step."""
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Update the weights once from the step's pairs, or skip a step that is not finite."""
         step = int(batch["step"])
-        rate = self.learning_rate * schedule(step, self.steps, self.warmup_steps)
-        for group in cast(torch.optim.Optimizer, self.optimizers()).param_groups:
-            group["lr"] = rate
+        optimizer = cast(torch.optim.Optimizer, self.optimizers())
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        # The model's own randomness: dropout, drop path, the order of MoCo's keys.
         torch.manual_seed((self.seed * 1_000_003 + step) * 4096 + self.global_rank)
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the loss of the step's pairs."""
-        step = int(batch["step"])
-        views = [self._view(batch, view) for view in range(2)]
-        loss, embeddings = self.method(*views)
+        before = {name: value.clone() for name, value in self.method.named_buffers()}
+        optimizer.zero_grad()
+        loss = self._accumulate(batch, step)
+        trained = [p for p in self.method.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.gradient_clip or math.inf)
+        is_whole = self._all_agree(bool(loss.isfinite() & norm.isfinite()))
+        if is_whole:
+            optimizer.step()
+            self.method.after_update(
+                (step + 1) / self.steps if self.schedule is Schedule.cosine else 0.0
+            )
+            self.skipped_in_a_row.zero_()
+        else:
+            optimizer.zero_grad()
+            with torch.no_grad():
+                for name, value in self.method.named_buffers():
+                    value.copy_(before[name])
+            self.skipped_in_a_row += 1
         self.step.fill_(step + 1)
-        self.log_dict({"loss": loss.detach(), "embedding_std": feature_std(embeddings)})
-        return cast(Tensor, loss)
+        # The record gives them to the loggers, by our own step.
+        self.log_dict({"loss": loss, "gradient_norm": norm}, logger=False)
+        self.log("learning_rate", self.rate(step), logger=False)
 
-    def _view(self, batch: dict[str, Any], view: int) -> Tensor:
-        """Return the batch's view 0 or 1: (batch, band, size, size)."""
+    def _accumulate(self, batch: dict[str, Any], step: int) -> Tensor:
+        """Add up the gradients of the batch's parts and return the mean of their losses.
+
+        A part takes every n-th sample, so that it is the same one however many devices share it.
+        """
+        losses = []
+        for part in range(self.accumulate):
+            views = [self._view(batch, step, tile, stream, part) for tile, stream in self.sources]
+            loss, *features = self.method(*views, same=self._is_same(batch, part))
+            self.manual_backward(loss / self.accumulate)
+            losses.append(loss.detach())
+        self.features = (features[0].detach(), features[1].detach())
+        return torch.stack(losses).mean()
+
+    def _all_agree(self, here: bool) -> bool:
+        """Return whether something holds on every device."""
+        if self.trainer.world_size == 1:
+            return here
+        return self.trainer.strategy.reduce_boolean_decision(here, all=True)
+
+    def _is_same(self, batch: dict[str, Any], part: int) -> Tensor:
+        """Return which pairs of a part are one tile twice: (batch,)."""
+        # Views 0 and 1 show either tile of the pair, unless both are to show one.
+        first, second = (
+            batch["pixels"][self.sources[tile][0]][part :: self.accumulate, :, ::4, ::4]
+            for tile in range(2)
+        )
+        if first.dtype == torch.uint16:  # has no comparison of its own
+            first, second = (pixels.contiguous().view(torch.int16) for pixels in (first, second))
+        return torch.eq(first, second).flatten(1).all(dim=1)
+
+    def _view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
+        """Return a view of one tile of each pair of a part: (batch, band, size, size)."""
         encoder = self.method.encoder
-        pixels, valid = batch["pixels"][view], batch["valid"][view]
+        share = batch["pixels"].shape[1]
+        pixels, valid = (batch[name][tile][part :: self.accumulate] for name in ("pixels", "valid"))
         encoder.require_contract(pixels)
-        share = len(pixels)
+        first = self.global_rank * share
         parameters = draw_parameters(
             self.views,
             seed=self.seed,
-            step=int(batch["step"]),
-            view=view,
-            samples=slice(self.global_rank * share, (self.global_rank + 1) * share),
+            step=step,
+            view=stream,
+            samples=slice(first + part, first + share, self.accumulate),
             n_global=self.batch_size,
             n_bands=pixels.shape[1],
             tile_px=(pixels.shape[2], pixels.shape[3]),
@@ -115,108 +188,23 @@ class ContrastiveModule(pl.LightningModule):
         tiles = (windows.float() - centre).div_(spread).mul_(mask[:, None])
         return render_views(tiles, parameters, self.views.size_px)
 
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return self.learning_rate * schedule(step, self.steps, self.warmup_steps, self.schedule)
 
-def schedule(step: int, steps: int, warmup_steps: int) -> float:
-    """Return the share of the learning rate: linear warm-up, then half a cosine to 0."""
+    def tile_ids(self) -> list[str]:
+        """Return the tiles of the batch that has just been taken, on this device."""
+        assert self.loader is not None
+        names = [tile_id for archive in self.archives for tile_id in archive.index["tile_id"]]
+        pairs = self.loader.pairs(int(self.step) - 1)
+        return [names[tile] for tile in dict.fromkeys(pairs.flatten().tolist())]
+
+
+def schedule(step: int, steps: int, warmup_steps: int, kind: Schedule = Schedule.cosine) -> float:
+    """Return the share of the learning rate: linear warm-up, then half a cosine to 0, or 1."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if kind is Schedule.constant:
+        return 1.0
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def feature_std(embeddings: Tensor) -> Tensor:
-    """Return the mean std of normalised features times sqrt(dim): 1 is healthy, 0 collapsed."""
-    unit = nn.functional.normalize(embeddings.detach().float(), dim=1)
-    return cast(Tensor, unit.std(dim=0).mean() * unit.shape[1] ** 0.5)
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Checkpoints written beside their target, flushed and renamed; read with weights_only."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        """Write a checkpoint so that a kill at any moment leaves the old or the new one whole."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(f".{target.name}.partial")
-        with beside.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Read a checkpoint without unpickling anything but tensors and plain values."""
-        loaded = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        return cast(dict[str, Any], loaded)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        """Delete a checkpoint."""
-        Path(path).unlink(missing_ok=True)
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that can be read; damaged ones are named and passed over."""
-    for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
-        try:
-            AtomicCheckpointIO().load_checkpoint(path)
-        except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-            reason = " ".join(str(error).split())[:120]
-            say(f"checkpoint {path} is damaged ({reason}); taking the one before.")
-        except Exception as error:
-            # Flipped bytes make the restricted unpickler raise nearly anything.
-            if type(error).__module__ not in ("pickle", "_pickle", "zipfile"):
-                raise
-            say(f"checkpoint {path} is damaged ({type(error).__name__}); taking the one before.")
-        else:
-            return path
-    return None
-
-
-class Record(pl.Callback):
-    """Writes metrics.jsonl and the checkpoints, and draws progress."""
-
-    def __init__(self, folder: Path, every: int, log_every: int, progress: Any) -> None:
-        """Take the run's folder and how many steps lie between checkpoints and log lines."""
-        self.folder = folder
-        self.every = every
-        self.log_every = log_every
-        self.progress = progress
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Note a resume in metrics.jsonl."""
-        step = int(cast(ContrastiveModule, module).step)
-        if step and trainer.is_global_zero:
-            self._append({"event": "resume", "step": step})
-            say(f"resumed at step {step}")
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, *unused: Any
-    ) -> None:
-        """Log and save where the step says so."""
-        step = int(cast(ContrastiveModule, module).step)
-        steps = cast(ContrastiveModule, module).steps
-        if trainer.is_global_zero and (step % self.log_every == 0 or step in (1, steps)):
-            values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-            if not math.isfinite(values["loss"]):
-                raise EcofmError(
-                    f"the loss is {values['loss']} at step {step}; lower learning_rate, or look "
-                    "for tiles without valid pixels."
-                )
-            self._append({"step": step, **values})
-        if trainer.is_global_zero and self.progress is not None:
-            self.progress(step, steps)
-        if step % self.every == 0 and step < steps:
-            trainer.save_checkpoint(self.folder / "checkpoints" / f"step-{step:09d}.ckpt")
-            if trainer.is_global_zero:
-                for old in sorted((self.folder / "checkpoints").glob("step-*.ckpt"))[
-                    :-KEEP_CHECKPOINTS
-                ]:
-                    old.unlink()
-
-    def _append(self, line: dict[str, Any]) -> None:
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

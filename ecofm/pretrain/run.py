@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +12,31 @@ import pytorch_lightning as pl
 import torch
 
 from ecofm import artifact
-from ecofm.errors import ArtifactError
+from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
-from ecofm.pretrain.encoders import Encoder, EncoderConfig
-from ecofm.pretrain.methods import MethodConfig, SimCLRConfig, build_method
-from ecofm.pretrain.module import (
+from ecofm.pretrain.card import write_card
+from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
+from ecofm.pretrain.encoders import Encoder
+from ecofm.pretrain.folder import begin, is_finished, read_record, settle
+from ecofm.pretrain.methods import build_method
+from ecofm.pretrain.module import ContrastiveModule
+from ecofm.pretrain.monitor import Monitor
+from ecofm.pretrain.published import initialise
+from ecofm.pretrain.record import Record
+from ecofm.pretrain.resume import (
+    KEEP_CHECKPOINTS,
     AtomicCheckpointIO,
-    ContrastiveModule,
-    Record,
+    StopSignals,
     newest_checkpoint,
+    requeue,
+    require_room,
+    sweep,
 )
-from ecofm.pretrain.views import ViewConfig
 from ecofm.tiles.archive import open_archives
 from ecofm.tiles.loader import PairLoader
-from ecofm.types import Progress, say
+from ecofm.types import Contract, Progress, say
 
-RUN = "run.json"
-
-
-@dataclass(kw_only=True, slots=True)
-class PretrainConfig:
-    """Everything that the encoder depends on."""
-
-    steps: int = 2000
-    """Number of global batches; 0 writes the encoder with its random weights, as a baseline."""
-    batch_size: int = 128
-    """Pairs a step over all devices together."""
-    seed: int = 0
-    """Seed of weights, order, pairs and views."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 50
-    """Steps of linear warm-up before the cosine."""
-    weight_decay: float = 1e-4
-    """Decay of matrices and kernels; norms and biases have none."""
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    """The encoder."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """How two views of a place may differ."""
-    method: MethodConfig = field(default_factory=SimCLRConfig)
-    """SimCLR or MoCo."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that cannot be used."""
-        if self.steps < 0 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise ValueError("steps >= 0, batch_size >= 2 and learning_rate > 0 are needed.")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
-
-
-# No slots: the Hydra entry inherits from this class and PretrainConfig, and only one may have them.
-@dataclass(kw_only=True)
-class RunConfig:
-    """How the run is carried out; none of it changes the encoder beyond rounding."""
-
-    threads: int = 2
-    """Loader threads; 0 reads in the training thread."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    log_every: int = 20
-    """Steps between lines of metrics.jsonl."""
-    accelerator: str = "auto"
-    """Lightning's accelerator: auto, cpu, gpu."""
-    devices: int = 1
-    """Devices a node."""
-    nodes: int = 1
-    """Nodes."""
-    strategy: str = "auto"
-    """Lightning's strategy: auto, ddp, fsdp."""
-    precision: str = "auto"
-    """Lightning's precision: 32-true, bf16-mixed; auto is bf16-mixed where the device has it."""
-    torch_threads: int | None = None
-    """Threads of torch itself; None keeps torch's own choice."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that cannot be used."""
-        if self.threads < 0 or min(self.checkpoint_every, self.log_every) < 1:
-            raise ValueError("threads >= 0, checkpoint_every >= 1 and log_every >= 1 are needed.")
+__all__ = ["PretrainConfig", "RunConfig", "pretrain"]
 
 
 def pretrain(
@@ -113,39 +58,57 @@ def pretrain(
     run = run or RunConfig()
     opened, contract = open_archives(list(archives))
     inputs = artifact.hash_inputs(archive=archives)
+    init_file = Path(run.init_file) if run.init_file else None
+    if (init_file is None) != (config.init_weights == ""):
+        raise ValueError("init_weights and init_file are given together, or neither is.")
+    if init_file and init_file.is_file():
+        inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
         return out
+    run = settle(run, read_record(out), manifest)
     torch_threads = torch.get_num_threads()
-    if run.torch_threads:
-        torch.set_num_threads(run.torch_threads)
+    torch.set_num_threads(run.torch_threads or torch_threads)
     try:
-        # Whatever the options ask for in vain is refused before anything is written.
-        torch.manual_seed(config.seed)
-        encoder = Encoder(config.encoder, contract)
-        if config.steps:
-            encoder.fit_words(opened, config.seed)  # a second's work; a checkpoint has the same
-        n_devices = run.devices * run.nodes
-        method = build_method(config.method, encoder, distributed=n_devices > 1)
-        module = ContrastiveModule(
-            method,
-            config.views,
-            opened,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            threads=run.threads,
-        )
-        trainer = _build_trainer(out, config, run, loggers, progress)
-        if trainer.is_global_zero:
-            _begin(out, manifest)
-        _warn_of_pairs(opened, config)
-        if config.steps:
-            _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
+        with StopSignals() as signals:
+            # Whatever the options ask for in vain is refused before anything is written.
+            torch.manual_seed(config.seed)
+            encoder = Encoder(config.encoder, contract)
+            if init_file:
+                initialise(encoder, config.init_weights, init_file)
+            if config.steps:
+                # A second's work; a checkpoint has the same.
+                encoder.fit_words(opened, config.seed)
+            module = _build_module(encoder, opened, config, run)
+            record = Record(
+                out,
+                checkpoint_every=run.checkpoint_every,
+                log_every=run.log_every,
+                max_skipped=run.max_skipped,
+                on_collapse=run.on_collapse,
+                monitor=_build_monitor(opened, contract, run),
+                monitor_every=run.monitor_every,
+                signals=signals,
+                progress=progress,
+            )
+            trainer = _build_trainer(out, run, loggers, record)
+            if trainer.is_global_zero:
+                begin(out, manifest, run)
+                if config.steps:
+                    _make_room(out, module)
+            _warn_of_pairs(opened, config)
+            for archive in opened:
+                contract.warn_of_resolution(archive.contract, "the run", str(archive.path))
+            if config.steps:
+                _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
+            if record.stopped:
+                if trainer.is_global_zero:
+                    requeue()
+                raise EcofmError(
+                    f"stopped by {record.stopped} after step {int(module.step)}, which is saved; "
+                    "the same command continues."
+                )
     finally:
         torch.set_num_threads(torch_threads)
     if trainer.is_global_zero:
@@ -153,63 +116,64 @@ def pretrain(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )
         draft.extra = {"torch": torch.__version__, "recipe": recipe}
+        extra = {
+            "steps": config.steps,
+            "recipe": recipe,
+            "commit": manifest["git_commit"],
+            "data": inputs,
+        }
         with draft as folder:
-            encoders.save(folder, encoder.cpu(), {"steps": config.steps, "recipe": recipe})
+            fields = encoders.save(folder, encoder.cpu(), extra)
+            write_card(folder, plain(config), fields, out / "metrics.jsonl", opened[0].attribution)
     return out
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """Return a config dataclass as plain values, with the class of a method by its name."""
-
-    def simplify(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: simplify(inner) for name, inner in value.items()}
-        return value.value if isinstance(value, Enum) else value
-
-    fields: dict[str, Any] = simplify(asdict(config))
-    if isinstance(config, PretrainConfig):
-        fields["method"]["name"] = type(config.method).__name__.removesuffix("Config").lower()
-    return fields
-
-
-def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
-    """Return whether `out` holds the finished run of this config and these inputs.
-
-    Raises ArtifactError when it holds anything else, unless that is a run and `overwrite` is set.
-    """
-    record = out / RUN
-    if not out.is_dir() or not any(out.iterdir()):
-        if out.exists() and not out.is_dir():
-            raise ArtifactError(f"{out} is no folder; choose another --out.")
-        return False
-    if not record.is_file():
-        raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
-    found = artifact.read_json(record)
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{record} is damaged; remove {out}, or choose another --out.")
-    differing = [key for key in ("config", "inputs") if found.get(key) != manifest[key]]
-    if not differing:
-        return (out / "encoder" / artifact.MANIFEST).is_file()
-    if not overwrite:
-        raise ArtifactError(
-            f"{out} holds a run with another {' and '.join(differing)}; give --overwrite to "
-            "start it anew, or another --out."
+def _build_module(
+    encoder: Encoder, archives: list[Any], config: PretrainConfig, run: RunConfig
+) -> ContrastiveModule:
+    n_devices = run.devices * run.nodes
+    if config.batch_size % (n_devices * config.accumulate):
+        raise ValueError(
+            f"batch_size {config.batch_size} is no multiple of {n_devices} devices times "
+            f"accumulate {config.accumulate}."
         )
-    return False
+    return ContrastiveModule(
+        build_method(config.method, encoder, distributed=n_devices > 1),
+        config.views,
+        archives,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        steps=config.steps,
+        warmup_steps=config.warmup_steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        threads=run.threads,
+        accumulate=config.accumulate,
+        schedule=config.schedule,
+        gradient_clip=config.gradient_clip,
+        positives=config.positives,
+    )
 
 
-def _begin(out: Path, manifest: dict[str, Any]) -> None:
-    """Make the run's folder, empty unless it holds this run, and note what it is."""
-    record = out / RUN
-    if record.is_file():
-        found = artifact.read_json(record)
-        if any(found.get(key) != manifest[key] for key in ("config", "inputs")):
-            shutil.rmtree(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        artifact.write_json(record, manifest)
-    except OSError as error:
-        raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error
+def _build_monitor(archives: list[Any], contract: Contract, run: RunConfig) -> Monitor | None:
+    chips, proxies = (
+        Path(p) if p is not None else None for p in (run.monitor_chips, run.monitor_proxies)
+    )
+    if chips is None and proxies is None:
+        return None
+    return Monitor(archives, contract, chips=chips, proxies=proxies)
+
+
+def _make_room(out: Path, module: ContrastiveModule) -> None:
+    """Sweep what a kill left half-written, and refuse a disk without room for checkpoints."""
+    folder = out / "checkpoints"
+    sweep(folder)
+    values = [*module.method.parameters(), *module.method.buffers()]
+    trained = [p for p in module.method.parameters() if p.requires_grad]
+    # AdamW remembers two numbers for each that it trains.
+    size = sum(v.nbytes for v in values) + 2 * sum(p.nbytes for p in trained)
+    n_missing = KEEP_CHECKPOINTS + 1 - len(list(folder.glob("step-*.ckpt")))
+    require_room(folder, size * max(1, n_missing))
 
 
 def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
@@ -218,13 +182,7 @@ def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
         say("warning: no cell has two periods, so both views of a pair show the same tile.")
 
 
-def _build_trainer(
-    out: Path,
-    config: PretrainConfig,
-    run: RunConfig,
-    loggers: Sequence[Any],
-    progress: Progress | None,
-) -> pl.Trainer:
+def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Record) -> pl.Trainer:
     # Lightning announces devices and products; our own lines say what a run does.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     return pl.Trainer(
@@ -232,11 +190,11 @@ def _build_trainer(
         devices=run.devices,
         num_nodes=run.nodes,
         strategy=run.strategy,
-        precision=choose_precision(run),  # type: ignore[arg-type]
-        max_steps=config.steps,
+        precision=run.precision,  # type: ignore[arg-type]
+        max_steps=-1,  # the record stops at our own count
         max_epochs=-1,
         logger=list(loggers) or False,
-        callbacks=[Record(out, run.checkpoint_every, run.log_every, progress)],
+        callbacks=[record],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -247,18 +205,13 @@ def _build_trainer(
     )
 
 
-def choose_precision(run: RunConfig) -> str:
-    """Return the run's precision; a device without bf16 emulates it ten times as slowly."""
-    if run.precision != "auto":
-        return run.precision
-    if run.accelerator != "cpu" and torch.cuda.is_available():
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bf16-mixed" if has_bf16 else "32-true"
-
-
 def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:
+    if checkpoint:
+        # Lightning would take one step more of a run that has made its last one.
+        state = AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
+        if int(state["step"]) >= module.steps:
+            module.load_state_dict(state)
+            return
     with warnings.catch_warnings():
         # Our loader is no DataLoader: it has threads of its own, so Lightning's advice on workers
         # does not apply.

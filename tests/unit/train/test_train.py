@@ -19,11 +19,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import ecofm
+from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
 from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker
-from ecofm.recipe import METHODS, read_recipe, recipe_folder
+from ecofm.recipe import read_recipe, recipe_folder
 from train import finetune, pretrain, rank
 from train.config import CONFIGS, pick, to_entry, to_paths
 from train.door import at_the_door
@@ -122,7 +123,7 @@ WRONG = [
     ("pretrain", "encoder.depth=3"),
     ("pretrain", "encoder.normalization=none"),
     ("pretrain", "recipe=nothing"),
-    ("pretrain", "method=byol"),
+    ("pretrain", "method=guess"),
     ("pretrain", "method.queue=16"),
     ("pretrain", "wandb.mode=loud"),
     ("rank", "n_heads=some"),

@@ -1,0 +1,98 @@
+"""A run's folder: which run it holds, whether that is finished, and what began it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecofm import artifact
+from ecofm.errors import ArtifactError
+from ecofm.pretrain.config import RunConfig, choose_precision
+from ecofm.pretrain.module import Schedule
+
+RUN = "run.json"
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """Return what `_begin` noted of the run in `out`; empty when there is none."""
+    found = artifact.read_json(out / RUN) if (out / RUN).is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> RunConfig:
+    """Return the run's options with what is left open settled as when the run began.
+
+    Another number of torch's threads adds up in another order, and another precision rounds
+    otherwise: left to the machine, a resumed run would not be the unbroken one.
+    """
+    kept = found.get("machine", {}) if _is_same_run(found, manifest) else {}
+    return replace(
+        run,
+        torch_threads=run.torch_threads or kept.get("torch_threads") or torch.get_num_threads(),
+        precision=choose_precision(run, kept.get("precision")),
+    )
+
+
+def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
+    """Return whether `out` holds the finished run of this config and these inputs.
+
+    Raises ArtifactError when it holds anything else, unless that is a run and `overwrite` is set.
+    """
+    record = out / RUN
+    if not out.is_dir() or not any(out.iterdir()):
+        if out.exists() and not out.is_dir():
+            raise ArtifactError(f"{out} is no folder; choose another --out.")
+        return False
+    if not record.is_file():
+        raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
+    found = artifact.read_json(record)
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{record} is damaged; remove {out}, or choose another --out.")
+    if _is_same_run(found, manifest):
+        is_as_long = found["config"]["steps"] == manifest["config"]["steps"]
+        return is_as_long and (out / "encoder" / artifact.MANIFEST).is_file()
+    if not overwrite:
+        keys = ("config", "inputs")
+        differing = [key for key in keys if found.get(key) != manifest[key]]
+        raise ArtifactError(
+            f"{out} holds a run with another {' and '.join(differing)}{_hint(found, manifest)}; "
+            "give --overwrite to start it anew, or another --out."
+        )
+    return False
+
+
+def _is_same_run(found: dict[str, Any], manifest: dict[str, Any]) -> bool:
+    """Return whether a run's record stands for this run, or for a shorter one that may go on."""
+    if found.get("inputs") != manifest["inputs"]:
+        return False
+    old, new = found.get("config"), manifest["config"]
+    if not isinstance(old, dict) or {**old, "steps": new["steps"]} != new:
+        return False
+    may_go_on = new["schedule"] == Schedule.constant.value and old["steps"] < new["steps"]
+    return bool(old == new or may_go_on)
+
+
+def _hint(found: dict[str, Any], manifest: dict[str, Any]) -> str:
+    old, new = found.get("config"), manifest["config"]
+    if isinstance(old, dict) and {**old, "steps": new["steps"]} == new:
+        return (
+            f" (steps {old.get('steps')} in place of {new['steps']}: only schedule=constant "
+            "lets a run grow longer)"
+        )
+    return ""
+
+
+def begin(out: Path, manifest: dict[str, Any], run: RunConfig) -> None:
+    """Make the run's folder, empty unless it holds this run, and note what it is."""
+    machine = {"torch_threads": run.torch_threads, "precision": run.precision}
+    if (out / RUN).is_file() and not _is_same_run(read_record(out), manifest):
+        shutil.rmtree(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        artifact.write_json(out / RUN, {**manifest, "machine": machine})
+    except OSError as error:
+        raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error

@@ -1,0 +1,107 @@
+"""Published Sentinel-2 weights as initialisation, from a given file: nothing is downloaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ecofm.errors import ArtifactError
+from ecofm.pretrain.encoders import Encoder
+
+STEMS = ("conv1.weight", "patch_embed.proj.weight")
+HEADS = ("fc.", "head.", "classifier.")
+COLOURS = {"red": "B04", "green": "B03", "blue": "B02", "nir": "B08"}
+
+
+def published_bands(weights: str) -> tuple[str, list[str]]:
+    """Return the timm backbone and the bands of torchgeo's weights, by their full name.
+
+    The name is such as `ResNet50_Weights.SENTINEL2_ALL_MOCO`. Raises ValueError for any other.
+    """
+    from torchgeo.models import get_weight
+
+    try:
+        meta: dict[str, Any] = get_weight(weights).meta
+        return str(meta["model"]), [str(band) for band in meta["bands"]]
+    except (KeyError, ValueError, AttributeError) as error:
+        raise ValueError(
+            f"weights {weights!r} are none of torchgeo's; see torchgeo.models.list_models()."
+        ) from error
+
+
+def canonical(band: str) -> str:
+    """Return one name for a band: B1, B01 and b01 are B01; B8a is B8A; red is B04."""
+    name = COLOURS.get(band.lower(), band.upper())
+    found = re.fullmatch(r"B(\d)", name)
+    return f"B0{found[1]}" if found else name
+
+
+def initialise(encoder: Encoder, weights: str, file: Path) -> None:
+    """Give an encoder torchgeo's published weights, the first layer's bands mapped by name.
+
+    Raises ArtifactError when the file does not hold them, ValueError when the encoder has
+    another backbone or a band that they do not know.
+    """
+    backbone, bands = published_bands(weights)
+    if encoder.config.backbone != backbone or encoder.config.width != 1:
+        raise ValueError(
+            f"{weights} are of {backbone} at width 1; give encoder.backbone={backbone} and "
+            "encoder.width=1."
+        )
+    state = _read(file, weights)
+    stem = next((name for name in STEMS if name in state), None)
+    if stem is None or state[stem].shape[1] != len(bands):
+        raise ArtifactError(
+            f"{file} does not hold {weights}: expected a first layer of {len(bands)} bands."
+        )
+    state[stem] = state[stem][:, find_bands(encoder.contract.bands, bands, weights)]
+    state = {name: value for name, value in state.items() if not name.startswith(HEADS)}
+    own = encoder.backbone.state_dict()
+    wrong = sorted(set(own) ^ set(state)) or sorted(
+        name for name in own if own[name].shape != state[name].shape
+    )
+    # A features_only backbone leaves out what follows the last stage.
+    wrong = [name for name in wrong if name in own or not name.startswith(("norm.", "fc_norm."))]
+    if wrong:
+        raise ArtifactError(
+            f"{file} does not fit {backbone} as configured: {', '.join(wrong[:3])} differ; "
+            "give encoder.norm=batch, and pooling=last for a transformer."
+        )
+    encoder.backbone.load_state_dict({name: state[name] for name in own})
+
+
+def find_bands(wanted: Sequence[str], known: Sequence[str], weights: str) -> list[int]:
+    """Return where each wanted band stands among the known ones; ValueError for a stranger."""
+    places = {canonical(band): place for place, band in enumerate(known)}
+    missing = [band for band in wanted if canonical(band) not in places]
+    if missing:
+        raise ValueError(f"{weights} know {', '.join(known)}, and not {', '.join(missing)}.")
+    return [places[canonical(band)] for band in wanted]
+
+
+def _read(file: Path, weights: str) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(str(file)))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
+            return state
+        raise ValueError("no table of tensors")
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{file} does not exist; download {weights} from the address that torchgeo gives."
+        ) from error
+    except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ArtifactError(f"{file} cannot be read as weights ({reason}).") from error
+    except Exception as error:  # the restricted unpickler raises nearly anything
+        if type(error).__module__ not in ("pickle", "_pickle"):
+            raise
+        raise ArtifactError(f"{file} is no file of plain tensors.") from error
