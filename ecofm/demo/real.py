@@ -59,7 +59,9 @@ def demo_real(
     mosaics = [path for area in areas for path in sorted(area.glob(MOSAIC))]
     chips = [folder for folder in (clusters, annotated) if folder.is_dir()]
     tile(mosaics, out / "archive", TileConfig(grid="xyz:14"), progress=progress_bar("tile area"))
-    tile(chips, out / "chips", TileConfig(grid="none"), progress=progress_bar("tile chips"))
+    # People put such a folder together from links.
+    config = TileConfig(grid="none", follow_links=True)
+    tile(chips, out / "chips", config, progress=progress_bar("tile chips"))
     prepare_comparisons(data, out)
     archives = [out / "archive", out / "chips"]
     pretrain(

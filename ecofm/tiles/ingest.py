@@ -137,7 +137,7 @@ def _plan(order: Order) -> Plan:
 
 
 def _take_order(paths: Sequence[Path], out: Path, config: TileConfig, masks: Path | None) -> Order:
-    sources = find_sources(paths, chips=is_for_chips(config))
+    sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")
     found = find_masks(masks, sources) if masks else {}

@@ -50,6 +50,8 @@ class TileConfig:
     """For reflectance that is not aligned with the grid; classes and masks are nearest."""
     remote: bool = False
     """Read the pixels of STAC items over https; nothing opens a connection without it."""
+    follow_links: bool = False
+    """Follow links that lead out of the given folders."""
     name_pattern: str | None = None
     """`{y}_{x}`: on a grid `xyz:`, the image files are tiles named by their cell."""
     min_valid_share: float = 0.0

@@ -15,6 +15,7 @@ from ecofm.errors import SceneError
 from ecofm.tiles.scenes import BAND, band_name, readable_name
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
+FOLLOW = "give its target, or --follow-links"
 UNREAD = {
     ".vrt": "is a VRT, which can name any file; write it as GeoTIFF with gdal_translate",
     ".zip": "is a zip; unpack it",
@@ -72,11 +73,14 @@ def is_inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def find_sources(paths: Sequence[Path], *, chips: bool = False) -> Sources:
+def find_sources(
+    paths: Sequence[Path], *, chips: bool = False, follow_links: bool = False
+) -> Sources:
     """Return what the given files and folders hold, sorted by name.
 
     When the paths lie in several folders, the names begin with the folder's own name. With `chips`
-    each image is one by itself. Raises SceneError for a path that is missing or holds no image.
+    each image is one by itself; with `follow_links` links may lead out of the folders. Raises
+    SceneError for a path that is missing or holds no image.
     """
     sources = Sources()
     roots = {absolute(_root_of(path)) for path in paths}
@@ -88,7 +92,7 @@ def find_sources(paths: Sequence[Path], *, chips: bool = False) -> Sources:
         prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
         n_before = len(sources.found) + len(sources.rejected)
         n_seen = 0
-        for source in _search(path, root, prefix, sources.rejected, chips):
+        for source in _search(path, root, prefix, sources.rejected, chips, follow_links):
             sources.add(source)
             n_seen += 1
         if not n_seen and len(sources.found) + len(sources.rejected) == n_before:
@@ -106,7 +110,7 @@ def _is_product(folder: Path) -> bool:
 
 
 def _search(
-    path: Path, root: Path, prefix: str, rejected: dict[str, str], chips: bool
+    path: Path, root: Path, prefix: str, rejected: dict[str, str], chips: bool, follow_links: bool
 ) -> Iterator[Source]:
     def name_of(place: Path) -> str:
         return readable_name(prefix + place.relative_to(root).as_posix())
@@ -114,18 +118,23 @@ def _search(
     if not path.is_dir():
         yield from _sort([path], root, name_of, rejected, chips, given=True)
         return
-    for place, folders, files in os.walk(path):
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(path, followlinks=follow_links):
         folder = Path(place)
+        if follow_links and folder.resolve() in seen:
+            folders.clear()  # a link back to a folder above would never end
+            continue
+        seen.add(folder.resolve())
         if not chips and _is_product(folder):
             folders.clear()
             yield Source(name_of(folder), "safe", folder, tuple(_inside(folder)), root)
             continue
         folders.sort()
         for linked in [name for name in folders if (folder / name).is_symlink()]:
-            rejected[name_of(folder / linked)] = "is a link to a folder; give that folder itself"
-        yield from _sort(
-            [folder / name for name in sorted(files)], root, name_of, rejected, chips, given=False
-        )
+            if not follow_links:
+                rejected[name_of(folder / linked)] = f"is a link to a folder; {FOLLOW}"
+        found = [folder / name for name in sorted(files)]
+        yield from _sort(found, root, name_of, rejected, chips, given=follow_links)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -161,7 +170,7 @@ def _sort(
                 yield Source(name, "stac", path, tuple(_assets(item, path, root)), root)
         elif suffix in SUFFIXES and _is_file(path):
             if path.is_symlink() and path.exists() and not given and not is_inside(path, root):
-                rejected[name] = "is a link that leads out of the given folder; give its target"
+                rejected[name] = f"is a link that leads out of the given folder; {FOLLOW}"
                 continue
             images.append(path)
     if not chips:

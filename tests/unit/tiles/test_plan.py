@@ -127,6 +127,9 @@ def test_links_keep_the_user_s_names_and_those_that_lead_out_are_named(
     assert "is a link to a folder" in reasons["04"]
     given = paint.tile(folder / "c.png", tmp_path / "given", grid="none")
     assert given.n_tiles == 1, "a link that is given itself is meant"
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    followed = paint.tile(tmp_path / "in", tmp_path / "followed", grid="none", follow_links=True)
+    assert sorted(followed.index["cell_id"]) == ["03/a.png", "03/c.png", "04/mine.png"]
 
 
 def test_a_name_that_is_no_unicode_is_told(tmp_path: Path, paint: Any) -> None:
