@@ -55,7 +55,7 @@ def test_differences_land_in_their_fields(folder: Path) -> None:
     "text",
     ["stepps: 3", "encoder: {depth: 3}", "encoder: 3", "encoder: {normalization: none}",
      "steps: many", "steps: -1", "steps: 1.5", "- steps", "steps: [1", "views: {size_px: 2}",
-     "defaults:\n  - override /method: byol\nsteps: 3"],
+     "defaults:\n  - override /method: guess\nsteps: 3"],
 )  # fmt: skip
 def test_wrong_keys_and_types_are_wrong_usage(folder: Path, text: str) -> None:
     (folder / "mine.yaml").write_text(text + "\n")
