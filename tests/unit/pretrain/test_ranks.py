@@ -153,6 +153,8 @@ def test_a_run_of_two_ranks_ends_near_that_of_one(
             _, said = process.communicate(timeout=300)
             assert process.returncode == 0, said
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        # So small a batch may be called collapsed, which is an event beside the steps.
+        lines = [line for line in lines if "event" not in line]
         assert [line["step"] for line in lines] == [1, 2, 3, 4]
         found[size] = torch.tensor([line["gradient_norm"] for line in lines])
     assert torch.allclose(found[1], found[2], rtol=2e-3), found
