@@ -1,4 +1,7 @@
-"""The web app: who is let in, that votes count once, and that nothing acknowledged is lost."""
+"""The web app: who is let in, that votes count once, and that nothing acknowledged is lost.
+
+One file, since every test drives the same server by the same few helpers.
+"""
 
 import json
 import re
