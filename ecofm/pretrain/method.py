@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class MethodConfig:
     """Dimensions in which the views are compared."""
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A loss over views. Everything that it remembers is a parameter or a persistent buffer."""
 
     sources: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 1))
@@ -43,12 +44,12 @@ class Method(nn.Module):
         super().__init__()
         self.encoder = encoder
 
+    @abstractmethod
     def forward(self, *views: Views, same: Same = None) -> Outcome:
         """Return the loss of a batch and what the health of the features is judged by.
 
         `same` says which pairs are one tile twice; None stands for none of them.
         """
-        raise NotImplementedError
 
     def after_update(self, progress: float) -> None:
         """Move what follows the weights; `progress` runs from 0 to 1 over the schedule."""

@@ -9,6 +9,7 @@ import torch
 from lightly.loss import NTXentLoss, VICRegLoss
 from lightly.models.modules import SimCLRProjectionHead
 from lightly.models.modules.heads import VICRegProjectionHead
+from torch import nn
 
 from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.method import Method, MethodConfig, Outcome, Same, Views, full_precision
@@ -36,9 +37,24 @@ class VICRegConfig(MethodConfig):
     """Weight of the squared covariance between dimensions."""
 
 
+class Siamese(Method):
+    """One encoder and one head for both views; `criterion` compares what they project to."""
+
+    head: nn.Module
+    criterion: nn.Module
+
+    def forward(self, *views: Views, same: Same = None) -> Outcome:
+        """Compare the two views; both pass as one batch."""
+        features = self.encoder.encode(torch.cat(views))
+        first, second = self.head(features).float().chunk(2)
+        with full_precision(first):
+            loss = self.criterion(first, second)
+        return (loss, *features.chunk(2))
+
+
 @final
-class SimCLR(Method):
-    """SimCLR with lightly's NT-Xent loss."""
+class SimCLR(Siamese):
+    """SimCLR with lightly's NT-Xent loss: the views are contrasted."""
 
     def __init__(self, encoder: Encoder, config: SimCLRConfig, distributed: bool) -> None:
         """Add the projection head to an encoder."""
@@ -48,18 +64,10 @@ class SimCLR(Method):
         )
         self.criterion = NTXentLoss(config.temperature, gather_distributed=distributed)
 
-    def forward(self, *views: Views, same: Same = None) -> Outcome:
-        """Contrast the two views; both pass as one batch."""
-        features = self.encoder.encode(torch.cat(views))
-        first, second = self.head(features).float().chunk(2)
-        with full_precision(first):
-            loss = self.criterion(first, second)
-        return (loss, *features.chunk(2))
-
 
 @final
-class VICReg(Method):
-    """VICReg with lightly's loss and head."""
+class VICReg(Siamese):
+    """VICReg with lightly's loss and head: dimensions are kept spread and apart."""
 
     def __init__(self, encoder: Encoder, config: VICRegConfig, distributed: bool) -> None:
         """Add the projection head to an encoder."""
@@ -70,11 +78,3 @@ class VICReg(Method):
         self.criterion = VICRegLoss(
             config.invariance, config.variance, config.covariance, gather_distributed=distributed
         )
-
-    def forward(self, *views: Views, same: Same = None) -> Outcome:
-        """Pull the views together and keep the dimensions spread and apart."""
-        features = self.encoder.encode(torch.cat(views))
-        first, second = self.head(features).float().chunk(2)
-        with full_precision(first):
-            loss = self.criterion(first, second)
-        return (loss, *features.chunk(2))

@@ -111,8 +111,40 @@ class MoCo(Method):
         self.teacher.follow(self.encoder, self.head, self.momentum)
 
 
+class Followed(Method):
+    """A method whose teacher follows ever more slowly."""
+
+    head: nn.Module
+    teacher: Teacher
+    momentum: float
+
+    def after_update(self, progress: float) -> None:
+        """Let the slow encoder follow."""
+        momentum = rise_to_one(self.momentum, progress)
+        self.teacher.follow(self.encoder, self.head, momentum)
+
+
+class Predicting(Followed):
+    """A predictor guesses the teacher's projection of the other view, both ways."""
+
+    predictor: nn.Module
+    criterion: nn.Module
+
+    def forward(self, *views: Views, same: Same = None) -> Outcome:
+        """Compare each view's guess with the teacher's projection of the other."""
+        features = self.encoder.encode(torch.cat(views))
+        guesses = self.predictor(self.head(features)).float().chunk(2)
+        encode, project = self.teacher.encoder.encode, self.teacher.head
+        with torch.no_grad():
+            targets = project(encode(torch.cat(views))).float().chunk(2)
+        with full_precision(guesses[0]):
+            first = self.criterion(guesses[0], targets[1])
+            second = self.criterion(guesses[1], targets[0])
+        return ((first + second) / 2, *features.chunk(2))
+
+
 @final
-class MoCoV3(Method):
+class MoCoV3(Predicting):
     """MoCo v3 with a frozen patch projection where the backbone is a vision transformer."""
 
     def __init__(self, encoder: Encoder, config: MoCoV3Config, distributed: bool) -> None:
@@ -130,26 +162,9 @@ class MoCoV3(Method):
         self.teacher = Teacher(encoder, self.head)
         self.criterion = NTXentLoss(config.temperature, gather_distributed=distributed)
 
-    def forward(self, *views: Views, same: Same = None) -> Outcome:
-        """Contrast each view's prediction with the teacher's projection of the other."""
-        features = self.encoder.encode(torch.cat(views))
-        queries = self.predictor(self.head(features)).float().chunk(2)
-        encode, project = self.teacher.encoder.encode, self.teacher.head
-        with torch.no_grad():
-            keys = project(encode(torch.cat(views))).float().chunk(2)
-        with full_precision(queries[0]):
-            first = self.criterion(queries[0], keys[1])
-            second = self.criterion(queries[1], keys[0])
-        return ((first + second) / 2, *features.chunk(2))
-
-    def after_update(self, progress: float) -> None:
-        """Let the slow encoder follow."""
-        momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow(self.encoder, self.head, momentum)
-
 
 @final
-class BYOL(Method):
+class BYOL(Predicting):
     """BYOL with lightly's heads and loss."""
 
     def __init__(self, encoder: Encoder, config: BYOLConfig) -> None:
@@ -162,26 +177,9 @@ class BYOL(Method):
         self.teacher = Teacher(encoder, self.head)
         self.criterion = NegativeCosineSimilarity()
 
-    def forward(self, *views: Views, same: Same = None) -> Outcome:
-        """Predict the teacher's projection of the other view."""
-        features = self.encoder.encode(torch.cat(views))
-        guesses = self.predictor(self.head(features)).float().chunk(2)
-        encode, project = self.teacher.encoder.encode, self.teacher.head
-        with torch.no_grad():
-            targets = project(encode(torch.cat(views))).float().chunk(2)
-        with full_precision(guesses[0]):
-            first = self.criterion(guesses[0], targets[1])
-            second = self.criterion(guesses[1], targets[0])
-        return ((first + second) / 2, *features.chunk(2))
-
-    def after_update(self, progress: float) -> None:
-        """Let the slow encoder follow."""
-        momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow(self.encoder, self.head, momentum)
-
 
 @final
-class DINO(Method):
+class DINO(Followed):
     """DINO with lightly's head and loss, on two global views."""
 
     def __init__(self, encoder: Encoder, config: DINOConfig) -> None:
@@ -209,11 +207,6 @@ class DINO(Method):
                 targets: list[Tensor] = list(project(slow.float()).chunk(2))
             loss = self.criterion(targets, guesses)
         return (loss, *features.chunk(2))
-
-    def after_update(self, progress: float) -> None:
-        """Let the slow encoder follow."""
-        momentum = rise_to_one(self.momentum, progress)
-        self.teacher.follow(self.encoder, self.head, momentum)
 
 
 def _dino_head(dim: int, config: DINOConfig) -> DINOProjectionHead:
