@@ -150,7 +150,6 @@ class Tiles:
 
         archives, self._contract = open_archives(list(paths))
         self._archives: list[Archive] = archives
-        self._starts = np.cumsum([0, *(len(archive.index) for archive in archives)])
         self.tile_ids = [str(name) for archive in archives for name in archive.index["tile_id"]]
         self.styles = ["true", "false"] if false_colour(self._contract) else ["true"]
         self._name_items(paths[0])
@@ -183,10 +182,9 @@ class Tiles:
         return Place(round(middle.x, 4), round(middle.y, 4), str(found["period"]))
 
     def _find(self, number: int) -> tuple[Archive, int]:
-        if not 0 <= number < len(self.tile_ids):
-            raise IndexError(number)
-        place = int(np.searchsorted(self._starts, number, side="right")) - 1
-        return self._archives[place], number - int(self._starts[place])
+        from ecofm.tiles.archive import find_tile
+
+        return find_tile(self._archives, number)
 
 
 class MemberSheets(Tiles):

@@ -15,7 +15,7 @@ from torch import Tensor
 from ecofm.errors import EcofmError
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder
-from ecofm.tiles.archive import Archive, TileError, open_archive
+from ecofm.tiles.archive import Archive, TileError, find_tile, open_archive
 from ecofm.types import Contract, say
 
 MAX_TILES = 500
@@ -121,12 +121,11 @@ def _sample(
 ) -> tuple[list[int], Tensor, Tensor]:
     """Return up to MAX_TILES rows over all archives, their pixels and their valid masks."""
     chosen = np.random.default_rng(0).permutation(np.flatnonzero(eligible))[:MAX_TILES]
-    starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
     rows, tiles = [], []
     for row in np.sort(chosen).tolist():
-        number = int(np.searchsorted(starts, row, side="right")) - 1
+        archive, place = find_tile(archives, row)
         try:
-            tiles.append(archives[number].read(int(row - starts[number])))
+            tiles.append(archive.read(place))
             rows.append(row)
         except TileError as error:
             say(f"left out of the monitoring: {error}.")

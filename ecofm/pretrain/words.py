@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ecofm.errors import EcofmError
 from ecofm.kmeans import fit_centres
-from ecofm.tiles.archive import Archive, TileError
+from ecofm.tiles.archive import Archive, TileError, find_tile
 
 PATCH_PX = 3
 STRIDE_PX = 2  # a quarter of the pixels tells the shares as well as all of them
@@ -106,14 +106,13 @@ def sample_patches(
     tiles are passed over, since the loader names them.
     """
     random = np.random.default_rng(seed)
-    sizes = np.array([archive.n_tiles for archive in archives])
-    starts = np.cumsum([0, *sizes])
-    chosen = np.sort(random.permutation(int(sizes.sum()))[:n_tiles])
+    n_held = sum(archive.n_tiles for archive in archives)
+    chosen = np.sort(random.permutation(n_held)[:n_tiles])
     patches = []
-    for tile in chosen:
-        number = int(np.searchsorted(starts, tile, side="right")) - 1
+    for tile in chosen.tolist():
+        archive, place = find_tile(archives, tile)
         try:
-            pixels, valid = archives[number].read(int(tile - starts[number]))
+            pixels, valid = archive.read(place)
         except TileError:
             continue
         known = torch.from_numpy(valid)[None]

@@ -28,7 +28,7 @@ from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import ItemPairs, pair_items, read_members
 from ecofm.rank.losses import davidson_loss_torch
 from ecofm.rank.run import rank
-from ecofm.tiles.archive import Archive, TileError, open_archives
+from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Progress, say
 
@@ -194,10 +194,9 @@ def _draw_pairs(
 
 def _read(archives: list[Archive], tile: int, damaged: set[int]) -> tuple[Pixels, Valid] | None:
     """Return a tile by its row over all archives, or None when it is damaged: said once."""
-    starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
-    number = int(np.searchsorted(starts, tile, side="right")) - 1
+    archive, place = find_tile(archives, tile)
     try:
-        return archives[number].read(int(tile - starts[number]))
+        return archive.read(place)
     except TileError as error:
         if tile not in damaged:
             say(f"left out: {error}.")

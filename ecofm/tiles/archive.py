@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,19 @@ def open_archive(path: Path) -> Archive:
     if not (path / MANIFEST).exists() and (path / "plan.json").exists():
         raise ArtifactError(f"{path} is not finished: run the same `ecofm tile` again to continue.")
     return Archive(path)
+
+
+def find_tile(archives: Sequence[Archive], tile: int) -> tuple[Archive, int]:
+    """Return the archive that holds a tile, and the tile's number there.
+
+    Tiles are numbered through all archives, in their order. Raises IndexError beyond the last.
+    """
+    place = tile
+    for archive in archives:
+        if 0 <= place < archive.n_tiles:
+            return archive, place
+        place -= archive.n_tiles
+    raise IndexError(tile)
 
 
 def open_archives(paths: list[Path]) -> tuple[list[Archive], Contract]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecofm.tiles.archive import Archive, TileError
+from ecofm.tiles.archive import Archive, TileError, find_tile
 from ecofm.tiles.pairs import Cells, Indices, PairConfig, permute
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import say
@@ -75,7 +75,7 @@ class PairLoader:
         self.threads = threads
         share = batch_size // world_size
         self.samples = slice(rank * share, (rank + 1) * share)
-        self._starts = np.cumsum([0, *(archive.n_tiles for archive in archives)])
+        self.n_tiles = sum(archive.n_tiles for archive in archives)
         self._cells = Cells(archives, self.config)
         self._is_checked = np.zeros(self.n_tiles, bool)
         usable = self._cells.usable
@@ -87,11 +87,6 @@ class PairLoader:
         self._buffers: list[tuple[Tensor, Tensor]] = []
         self._damaged: set[int] = set()
         self._lock = threading.Lock()
-
-    @property
-    def n_tiles(self) -> int:
-        """Number of tiles in all archives."""
-        return int(self._starts[-1])
 
     @property
     def has_temporal_pairs(self) -> bool:
@@ -187,18 +182,17 @@ class PairLoader:
         for step in range(1, min(self.n_tiles, MAX_SEARCH)):
             if self._try_read((anchor + step) % self.n_tiles, view, corner):
                 return True
+        archive, place = find_tile(self.archives, anchor)
         raise TileError(
-            f"tile {self._name(anchor)} and all that could stand in for it are damaged; "
+            f"tile {archive.name(place)} and all that could stand in for it are damaged; "
             "tile their scenes again"
         )
 
     def _try_read(self, tile: int, view: View, corner: tuple[int, int]) -> bool:
-        number = self._archive_of(tile)
+        archive, place = find_tile(self.archives, tile)
         is_checked = self.check == "never" or (self.check == "first" and self._is_checked[tile])
         try:
-            self.archives[number].read_into(
-                tile - int(self._starts[number]), *view, corner, check=not is_checked
-            )
+            archive.read_into(place, *view, corner, check=not is_checked)
         except TileError as error:
             with self._lock:
                 is_new = tile not in self._damaged
@@ -208,15 +202,6 @@ class PairLoader:
             return False
         self._is_checked[tile] = True
         return True
-
-    def _archive_of(self, tile: int) -> int:
-        if len(self.archives) == 1:
-            return 0
-        return int(np.searchsorted(self._starts, tile, side="right")) - 1
-
-    def _name(self, tile: int) -> str:
-        number = self._archive_of(tile)
-        return self.archives[number].name(int(tile - self._starts[number]))
 
     def _buffer(self, step: int) -> tuple[Tensor, Tensor]:
         while len(self._buffers) < N_BUFFERS:

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecofm.tiles.archive import Archive, TileError, open_archive
+from ecofm.tiles.archive import Archive, TileError, find_tile, open_archive
 from ecofm.tiles.loader import PairLoader
 from ecofm.tiles.pairs import PairConfig, permute
 from ecofm.tiles.periods import day_number
@@ -274,8 +274,13 @@ def test_a_flipped_byte_on_disk_is_left_out(tmp_path: Path, paint: Any, capsys: 
 
 def test_names_are_found_in_the_right_archive() -> None:
     first, second = painted(2, 1), Painted(["p", "q"], ["2018", "2018"], first=2)
-    loader = make([first, second])
-    assert [loader._name(n) for n in range(4)] == ["c0@2016", "c1@2016", "p@2018", "q@2018"]
+    found = [find_tile([first, second], n) for n in range(4)]
+    assert [archive.name(place) for archive, place in found] == [
+        "c0@2016", "c1@2016", "p@2018", "q@2018",
+    ]  # fmt: skip
+    for beyond in (-1, 4):
+        with pytest.raises(IndexError):
+            find_tile([first, second], beyond)
 
 
 def pairs_of(archive: Any, n_steps: int = 40, **options: Any) -> list[tuple[int, int]]:
