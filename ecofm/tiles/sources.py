@@ -121,17 +121,18 @@ def _search(
     seen: set[Path] = set()
     for place, folders, files in os.walk(path, followlinks=follow_links):
         folder = Path(place)
-        if follow_links and folder.resolve() in seen:
-            folders.clear()  # a link back to a folder above would never end
-            continue
-        seen.add(folder.resolve())
+        if follow_links:
+            if (real := folder.resolve()) in seen:
+                folders.clear()  # a link back to a folder above would never end
+                continue
+            seen.add(real)
         if not chips and _is_product(folder):
             folders.clear()
             yield Source(name_of(folder), "safe", folder, tuple(_inside(folder)), root)
             continue
         folders.sort()
-        for linked in [name for name in folders if (folder / name).is_symlink()]:
-            if not follow_links:
+        if not follow_links:
+            for linked in [name for name in folders if (folder / name).is_symlink()]:
                 rejected[name_of(folder / linked)] = f"is a link to a folder; {FOLLOW}"
         found = [folder / name for name in sorted(files)]
         yield from _sort(found, root, name_of, rejected, chips, given=follow_links)
@@ -140,12 +141,12 @@ def _search(
 def _inside(folder: Path) -> list[Path]:
     """Return the files of a product that can hold pixels or say what they are."""
     kept = {*SUFFIXES, ".xml"}
-    return [
-        Path(place) / name
-        for place, folders, files in os.walk(folder)
-        for name in sorted(files)
-        if (folders.sort() is None) and Path(name).suffix.lower() in kept
-    ]
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        names = [name for name in sorted(files) if Path(name).suffix.lower() in kept]
+        found += [Path(place) / name for name in names]
+    return found
 
 
 def _sort(
