@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import coo_array
 
-from ecofm.compare.davidson import count_pairs, count_voices
+from ecofm.compare.davidson import VoiceCounts, count_voices
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,8 @@ def measure_agreement(comparisons: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names, sign, judged = _judge_by_pair(comparisons)
+    voices, sign, judged = _judge_by_pair(comparisons)
+    names = voices.annotators
     n_pairs = (judged @ judged.T).toarray()
     concordance = (sign @ sign.T).toarray()
     # Entry (a, b): the pairs that both judged and a did not tie.
@@ -40,8 +41,8 @@ def measure_agreement(comparisons: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["annotator", "other", "tau", "n_pairs"])
 
 
-def _judge_by_pair(comparisons: pd.DataFrame) -> tuple[list[str], Any, Any]:
-    """Return the annotators, and sparse (n_annotators, n_pairs): majority sign, and judged or not.
+def _judge_by_pair(comparisons: pd.DataFrame) -> tuple[VoiceCounts, Any, Any]:
+    """Return the counts, and sparse (n_annotators, n_pairs): majority sign, and judged or not.
 
     The sign is 1 where the item that sorts first is more developed, -1 where the other is.
     """
@@ -51,7 +52,7 @@ def _judge_by_pair(comparisons: pd.DataFrame) -> tuple[list[str], Any, Any]:
     lead = np.sign(voices.counts[:, 0] - voices.counts[:, 1])
     sign = coo_array((lead, where), shape=shape).tocsr()
     judged = coo_array((np.ones(len(lead)), where), shape=shape).tocsr()
-    return voices.annotators, sign, judged
+    return voices, sign, judged
 
 
 def tabulate_disputes(comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -63,8 +64,8 @@ def tabulate_disputes(comparisons: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    names, sign, judged = _judge_by_pair(comparisons)
-    pairs = count_pairs(comparisons)
+    voices, sign, judged = _judge_by_pair(comparisons)
+    names, pairs = voices.annotators, voices.pairs
     up, down = (sign > 0).tocsc(), (sign < 0).tocsc()
     n_judged = judged.sum(axis=0)
     rows = []

@@ -46,7 +46,7 @@ from ecofm.compare.guard import Guard
 from ecofm.compare.instructions import Block, read_instructions
 from ecofm.compare.items import ItemSource
 from ecofm.compare.panel import build_panel
-from ecofm.compare.picking import Picker, Question
+from ecofm.compare.picking import Picker, Question, count_mentions
 from ecofm.compare.store import Store, Vote
 from ecofm.errors import ComparisonError, EcofmError
 
@@ -79,10 +79,7 @@ class Questions:
         self.config = config
         self.door = Door(store, config)
         asked, others = store.comparisons(asked=True), store.comparisons(asked=False)
-        place = {item: number for number, item in enumerate(source.items)}
-        named = [item for vote in asked + others for item in (vote.left, vote.right)]
-        seen = [place[item] for item in named if item in place]
-        counts = np.bincount(np.array(seen, dtype=np.int64), minlength=len(source.items))
+        counts = count_mentions(source.items, asked + others)
         panel = build_panel(source, config.embeddings, counts)
         self.picker = Picker(source.items, asked, others, config.pick, panel)
         names = json.dumps(source.items).encode()

@@ -61,11 +61,6 @@ class VoiceCounts:
     """How often first won, second won, and they tied (n_voices, 3)."""
 
 
-def count_pairs(comparisons: pd.DataFrame) -> PairCounts:
-    """Return the comparisons added up by pair, without skips; raises as `count_voices` does."""
-    return count_voices(comparisons).pairs
-
-
 def count_voices(comparisons: pd.DataFrame) -> VoiceCounts:
     """Return the comparisons added up by pair and annotator, without skips.
 

@@ -42,11 +42,6 @@ def place_nodes(below: list[list[int]]) -> list[tuple[float, int]]:
     return list(zip(x, level, strict=True))
 
 
-def mean_of(values: list[float]) -> float:
-    """Return the mean, 0 of nothing."""
-    return sum(values) / max(1, len(values))
-
-
 def draw_hasse(order: Order, title: str) -> Figure:
     """Return the picture of an order, its knots drawn as one box each.
 

@@ -106,7 +106,7 @@ class Picker:
             [vote for vote in votes if vote.left in self and vote.right in self]
             for votes in (asked, others)
         )
-        panel = panel or choose_panel(len(self.items), self._count(answers + more))
+        panel = panel or choose_panel(len(self.items), count_mentions(self.items, answers + more))
         self._panel = panel.items
         self._seat = {int(item): seat for seat, item in enumerate(panel.items)}
         self._first, self._second = np.triu_indices(len(panel.items), 1)
@@ -128,10 +128,6 @@ class Picker:
     def place(self, item: str) -> int:
         """Return the item's index in `items`."""
         return self._place[item]
-
-    def _count(self, votes: Sequence[Comparison]) -> Ints:
-        places = [self._place[item] for vote in votes for item in (vote.left, vote.right)]
-        return np.bincount(np.array(places, dtype=np.int64), minlength=len(self.items))
 
     def add(self, vote: Comparison, *, asked: bool = True) -> None:
         """Learn from a vote that was stored; what was not asked for is never repeated."""
@@ -265,6 +261,13 @@ def drop_last(values: list[T], value: T) -> None:
         if values[place] == value:
             del values[place]
             return
+
+
+def count_mentions(items: Sequence[str], votes: Iterable[Comparison]) -> Ints:
+    """Return how often votes name each item (n_items,); other names do not count."""
+    place = {item: number for number, item in enumerate(items)}
+    named = [place[item] for vote in votes for item in (vote.left, vote.right) if item in place]
+    return np.bincount(np.array(named, dtype=np.int64), minlength=len(items))
 
 
 def choose_panel(n_items: int, counts: Ints, sizes: Floats | None = None) -> Panel:

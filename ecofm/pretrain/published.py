@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ecofm.errors import ArtifactError
 from ecofm.pretrain.encoders import Encoder
+from ecofm.tiles.scenes import band_name
 
 STEMS = ("conv1.weight", "patch_embed.proj.weight")
 HEADS = ("fc.", "head.", "classifier.")
@@ -38,9 +38,7 @@ def published_bands(weights: str) -> tuple[str, list[str]]:
 
 def canonical(band: str) -> str:
     """Return one name for a band: B1, B01 and b01 are B01; B8a is B8A; red is B04."""
-    name = COLOURS.get(band.lower(), band.upper())
-    found = re.fullmatch(r"B(\d)", name)
-    return f"B0{found[1]}" if found else name
+    return band_name(COLOURS.get(band.lower(), band.upper()))
 
 
 def initialise(encoder: Encoder, weights: str, file: Path) -> None:

@@ -12,7 +12,6 @@ from scipy.ndimage import distance_transform_edt
 from ecofm.tiles.periods import middle_day
 from ecofm.tiles.rasters import Pixels, Valid
 
-COMPOSITES = ("first", "median", "medoid", "best")
 FAR_PX = 50
 """Beyond this distance a cloud does not spoil a pixel (Griffiths et al. 2013)."""
 NEAR_DAYS = 45.0

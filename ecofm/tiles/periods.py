@@ -11,7 +11,6 @@ from ecofm.errors import SceneError
 DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})[-_.]?([0-9]{2})[-_.]?([0-9]{2})(?![0-9])")
 YEAR = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2}(?:-Q[1-4])?)(?![0-9])")
 PERIOD = re.compile(r"[0-9]{4}(-Q[1-4]|-[0-9]{2}-[0-9]{2})?")
-PERS = ("date", "quarter", "year")
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 MAX_APART_DAYS = 1  # a pass near midnight has two dates
 

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau
 from ecofm.compare.agreement import measure_agreement
 from ecofm.compare.comparison import COLUMNS
 from ecofm.compare.consensus import ConsensusConfig, fit_consensus, write_consensus
-from ecofm.compare.davidson import Posterior, count_pairs, maximise
+from ecofm.compare.davidson import Posterior, count_voices, maximise
 from ecofm.compare.exchange import import_files, read_comparisons
 from ecofm.compare.orderings import expand_ordering
 from ecofm.errors import ComparisonError
@@ -95,7 +95,7 @@ def test_relabelling_items_changes_nothing_else(rows, names):
 
 def test_gradient_hessian_and_mode_are_those_of_the_value():
     frame, _ = simulate(6, 80, seed=1)
-    posterior = Posterior(count_pairs(frame), 3.0)
+    posterior = Posterior(count_voices(frame).pairs, 3.0)
     point = np.random.default_rng(0).normal(size=posterior.n_items + 1)
     assert check_grad(posterior.value, posterior.gradient, point) < 1e-4
     numeric = approx_fprime(point, posterior.gradient, 1e-7)
@@ -106,7 +106,7 @@ def test_gradient_hessian_and_mode_are_those_of_the_value():
 def test_two_items_have_the_closed_form():
     # One win each way and two ties, no prior: exp(theta) = ties / sqrt(wins * losses).
     rows = [("a", "p", "q", o) for o in ["left"] * 4 + ["right"] + ["tie"] * 6]
-    mode = maximise(Posterior(count_pairs(table(rows)), 1e4))
+    mode = maximise(Posterior(count_voices(table(rows)).pairs, 1e4))
     assert mode[0] - mode[1] == pytest.approx(np.log(4), abs=1e-5)
     assert mode[2] == pytest.approx(np.log(6 / 2), abs=1e-5)
 
