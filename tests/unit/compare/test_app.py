@@ -1,6 +1,6 @@
 """The web app: who is let in, that votes count once, and that nothing acknowledged is lost.
 
-One file, since every test drives the same server by the same few helpers.
+Longer than 400 lines: every test drives the same app by the same few helpers.
 """
 
 import json

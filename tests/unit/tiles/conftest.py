@@ -98,8 +98,25 @@ def hash_folder(folder: Path) -> dict[str, str]:
     }
 
 
+class Stopped(Exception):
+    """A run that ends in the middle."""
+
+
+def stop_after(n_shards: int) -> Callable[[int, int], None]:
+    """Return a progress that ends the run after some shards."""
+
+    def progress(done: int, _: int) -> None:
+        if done == n_shards:
+            raise Stopped
+
+    return progress
+
+
 class Painter:
     """The functions above, under one name."""
+
+    Stopped = Stopped
+    stop_after = staticmethod(stop_after)
 
     corner = CORNER
     pixels = staticmethod(random_pixels)

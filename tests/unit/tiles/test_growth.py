@@ -108,26 +108,14 @@ def test_an_offset_is_evened_out_with_the_archive_s(
     assert archive.contract.offset == 0 and found.tolist() == [0, 500]
 
 
-class Stopped(Exception):
-    """A run that ends in the middle."""
-
-
-def stop_after(n_shards: int) -> Any:
-    def progress(done: int, _: int) -> None:
-        if done == n_shards:
-            raise Stopped
-
-    return progress
-
-
 def test_a_stopped_growth_leaves_the_archive_and_continues(
     tmp_path: Path, paint: Any, grown: Path
 ) -> None:
     options = {"shard_tiles": 2, "grid": "utm:1280"}
     paint.tile(tmp_path / "in" / "a_2018.tif", grown, overwrite=True, **options)
     paint.tile(tmp_path / "in" / "a_2018.tif", tmp_path / "twin", **options)
-    with pytest.raises(Stopped):
-        paint.tile(tmp_path / "in", grown, append=True, progress=stop_after(2), **options)
+    with pytest.raises(paint.Stopped):
+        paint.tile(tmp_path / "in", grown, append=True, progress=paint.stop_after(2), **options)
     archive = open_archive(grown)
     assert archive.n_tiles == 6, "a growing archive is what it was"
     [archive.read(n) for n in range(6)]
@@ -140,8 +128,8 @@ def test_a_stopped_growth_leaves_the_archive_and_continues(
 
 def test_a_stopped_growth_can_be_given_up(tmp_path: Path, paint: Any, grown: Path) -> None:
     before = paint.hashes(grown)
-    with pytest.raises(Stopped):
-        paint.tile(tmp_path / "in", grown, shard_tiles=4, append=True, progress=stop_after(1))
+    with pytest.raises(paint.Stopped):
+        paint.tile(tmp_path / "in", grown, shard_tiles=4, append=True, progress=paint.stop_after(1))
     paint.tile(tmp_path / "in" / "a_2018.tif", grown, shard_tiles=4)
     assert paint.hashes(grown) == before
 

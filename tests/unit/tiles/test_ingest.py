@@ -270,18 +270,6 @@ def test_a_small_disk_is_told_before_the_work(
     assert 0 <= held - n_bytes < 1000
 
 
-class Stopped(Exception):
-    """A run that ends in the middle."""
-
-
-def stop_after(n_shards: int) -> Any:
-    def progress(done: int, _: int) -> None:
-        if done == n_shards:
-            raise Stopped
-
-    return progress
-
-
 @pytest.mark.parametrize("n_shards", [1, 3])
 def test_a_stopped_run_continues_to_the_same_bytes(
     tmp_path: Path, paint: Any, n_shards: int
@@ -294,8 +282,8 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     cut_short.write_bytes(cut_short.read_bytes()[:-200_000])
     paint.tile(tmp_path / "in", tmp_path / "whole", shard_tiles=5)
     out = tmp_path / "out"
-    with pytest.raises(Stopped):
-        paint.tile(tmp_path / "in", out, shard_tiles=5, progress=stop_after(n_shards))
+    with pytest.raises(paint.Stopped):
+        paint.tile(tmp_path / "in", out, shard_tiles=5, progress=paint.stop_after(n_shards))
     with pytest.raises(ArtifactError, match="is not finished: run the same `ecofm tile` again"):
         open_archive(out)
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*.parquet")}
@@ -313,8 +301,10 @@ def test_a_damaged_shard_of_a_stopped_run_is_made_again(tmp_path: Path, paint: A
     for name, content in (
         ("00000.npy", b"cut"), ("00000.valid.npy", None), ("00000.parquet", b"PAR1"),
     ):  # fmt: skip
-        with pytest.raises(Stopped):
-            paint.tile(tmp_path / "in", out, shard_tiles=5, progress=stop_after(2), overwrite=True)
+        with pytest.raises(paint.Stopped):
+            paint.tile(
+                tmp_path / "in", out, shard_tiles=5, progress=paint.stop_after(2), overwrite=True
+            )
         path = out / "shards" / name
         path.write_bytes(content) if content else path.unlink()
         paint.tile(tmp_path / "in", out, shard_tiles=5)
@@ -385,8 +375,8 @@ def test_other_options_or_scenes_are_refused_until_overwritten(tmp_path: Path, p
 def test_an_unfinished_run_with_other_options_is_refused(tmp_path: Path, paint: Any) -> None:
     paint_years(tmp_path / "in", paint)
     out = tmp_path / "out"
-    with pytest.raises(Stopped):
-        paint.tile(tmp_path / "in", out, shard_tiles=5, progress=stop_after(1))
+    with pytest.raises(paint.Stopped):
+        paint.tile(tmp_path / "in", out, shard_tiles=5, progress=paint.stop_after(1))
     with pytest.raises(ArtifactError, match="was begun with other scenes or options"):
         paint.tile(tmp_path / "in", out, shard_tiles=6)
     paint.tile(tmp_path / "in", tmp_path / "whole", shard_tiles=6)
@@ -429,8 +419,8 @@ def test_statistics_are_those_of_all_valid_pixels(tmp_path: Path, paint: Any, st
     paint.scene(tmp_path / "in" / "b_2020.tif", hole, nodata=0)
     out = tmp_path / "out"
     if stop:
-        with pytest.raises(Stopped):
-            paint.tile(tmp_path / "in", out, shard_tiles=4, progress=stop_after(2))
+        with pytest.raises(paint.Stopped):
+            paint.tile(tmp_path / "in", out, shard_tiles=4, progress=paint.stop_after(2))
     contract = paint.tile(tmp_path / "in", out, shard_tiles=4).contract
     values = [pixels.reshape(3, -1) for pixels in painted.values()]
     values.append(hole[:, (hole != 0).any(axis=0)])
