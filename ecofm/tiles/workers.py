@@ -104,7 +104,7 @@ def _make_by_dask(tasks: Iterator[Task], wanted: dict[str, Any]) -> Generator[in
     from distributed import Client, as_completed
 
     with _start(wanted) as cluster, Client(cluster, set_as_default=False) as client:
-        client.wait_for_workers(1)
+        _wait_for_a_worker(client)
         running = as_completed(loop=client.loop)
         n_ahead = AHEAD * int(wanted["jobs"]) * int(wanted["options"].get("processes", 1))
         for task in tasks:
@@ -114,6 +114,18 @@ def _make_by_dask(tasks: Iterator[Task], wanted: dict[str, Any]) -> Generator[in
                 yield next(running).result()
         for future in running:
             yield future.result()
+
+
+def _wait_for_a_worker(client: Any) -> None:
+    """Wait as long as a queue may take, and say so."""
+    from distributed import TimeoutError
+
+    while True:
+        try:
+            client.wait_for_workers(1, timeout=LONG_S)
+            return
+        except TimeoutError:
+            say("no worker has started yet; waiting (`squeue` shows a SLURM job's state).")
 
 
 @contextmanager

@@ -41,7 +41,9 @@ def test_a_local_cluster_writes_the_same_bytes(tmp_path: Path, paint: Any, scene
 
 
 FAKE = {
-    "sbatch": '#!/bin/sh\nsetsid sh "$1" >/dev/null 2>&1 &\necho "Submitted batch job $!"\n',
+    # Like sbatch it takes the script's text at once, for dask deletes the file afterwards.
+    "sbatch": '#!/bin/sh\nsetsid sh -c "$(cat "$1")" >/dev/null 2>&1 &\n'
+    'echo "Submitted batch job $!"\n',
     "scancel": '#!/bin/sh\nfor job in "$@"; do kill -- "-$job"; done\n',
 }
 
