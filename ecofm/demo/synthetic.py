@@ -112,7 +112,8 @@ def ask_annotators(out: Path, seed: int) -> None:
     values = {
         str(item): asked[tile_ids].tolist() for item, tile_ids in members.groupby("item")["tile_id"]
     }
-    config = AnnotatorConfig()
+    # What two people say of one pair tells their slips from places that stray.
+    config = AnnotatorConfig(n_repeats=2)
     random = np.random.default_rng(seed)
     drawn = random.choice(asked.index.to_numpy(), (N_TILE_PAIRS, 2))
     pairs = [(left, right) for left, right in drawn.tolist() if left != right]

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from ecofm import artifact
 from ecofm.embed import Embeddings, Matrix
 from ecofm.errors import ArtifactError, EcofmError
-from ecofm.rank.heads import LinearHeads
+from ecofm.rank.heads import Heads
 from ecofm.rank.run import load_ranker
 from ecofm.types import Progress, say
 
@@ -36,7 +36,8 @@ def score(
 ) -> Path:
     """Write scores.parquet (tile_id, cell_id, period, score, lower, upper, geometry).
 
-    `lower` and `upper` are a 90 % interval from the ranker's ensemble. With `cog` each period
+    `lower` and `upper` are a 90 % interval: the ranker's ensemble and, where repeated answers tell
+    it, how far places stray from what their embedding tells. With `cog` each period
     becomes `{period}.tif`, bands score, lower and upper, one pixel a cell. Raises ArtifactError
     when the ranker was made for another encoder.
     """
@@ -71,9 +72,7 @@ def score(
     return out
 
 
-def _score_part(
-    part: Embeddings, heads: LinearHeads, progress: Progress | None
-) -> gpd.GeoDataFrame:
+def _score_part(part: Embeddings, heads: Heads, progress: Progress | None) -> gpd.GeoDataFrame:
     table = part.index[["tile_id", "cell_id", "period", "geometry"]].copy()
     centre, spread = predict_intervals(part.matrix, heads, progress)
     for place, (name, values) in enumerate(
@@ -84,14 +83,15 @@ def _score_part(
 
 
 def predict_intervals(
-    matrix: Matrix, heads: LinearHeads, progress: Progress | None = None
+    matrix: Matrix, heads: Heads, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ensemble's mean and standard deviation for each row, a chunk at a time."""
+    """Return each row's mean over the ensemble and the deviation around it, in chunks."""
     centre, spread = np.empty(len(matrix)), np.empty(len(matrix))
     for start in range(0, len(matrix), CHUNK_TILES):
         rows = slice(start, start + CHUNK_TILES)
         scores = heads.predict(matrix[rows])
-        centre[rows], spread[rows] = scores.mean(axis=0), scores.std(axis=0, ddof=1)
+        centre[rows] = scores.mean(axis=0)
+        spread[rows] = np.hypot(scores.std(axis=0, ddof=1), heads.residual or 0.0)
         if progress:
             progress(min(start + CHUNK_TILES, len(matrix)), len(matrix))
     return centre, spread

@@ -26,7 +26,7 @@ from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import ItemPairs, pair_items, read_members
-from ecofm.rank.losses import davidson_loss_torch
+from ecofm.rank.losses import davidson
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
@@ -154,7 +154,7 @@ def _tune(
         renderings = _render(model, [tile for t in sides if (tile := tiles[t])], config, step)
         scores = [head(model.encode(images))[:, 0] for images in renderings]
         first, second = scores[0].chunk(2)
-        loss = davidson_loss_torch(first - second, counts, log_tie)
+        loss = davidson(first - second, counts, log_tie)
         loss = loss + config.consistency * (scores[0] - scores[1]).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
+from scipy.sparse import csr_array
+from scipy.stats import rankdata
 
 from ecofm.artifact import read_manifest
 from ecofm.compare.orderings import normalize_item
 from ecofm.errors import ComparisonError
-from ecofm.rank.losses import Floats
+from ecofm.rank.losses import Answers, Floats, Ordering
 
 OUTCOMES = ("left", "right", "tie")
+CHUNK_ROWS = 65_536
+MAX_SAMPLES, MIN_SAMPLED, MAX_SAMPLED = 200_000, 2, 32
 Indices = npt.NDArray[np.int64]
+Matrix = Floats | npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +33,8 @@ class ItemPairs:
     """Names, sorted."""
     members: list[Indices]
     """Rows of the embeddings, for each item."""
+    places: Indices
+    """A number for each item: tiles of one cell share theirs, shape (item,)."""
     left: Indices
     """Item number of each pair's left side, shape (pair,)."""
     right: Indices
@@ -88,7 +97,14 @@ def pair_items(
     pairs, pair = np.unique(low * len(items) + high, return_inverse=True)
     counts = np.zeros((len(annotators), len(pairs), 3))
     np.add.at(counts, (annotator, pair, outcome), 1)
-    summed = ItemPairs(items, found, pairs // len(items), pairs % len(items), counts)
+    # A chip's name says nothing of its place, and a cluster has many.
+    embedded = np.isin(items, rows.index.to_numpy(str))
+    names = [
+        item.rsplit("@", 1)[0] if known else item
+        for item, known in zip(items, embedded, strict=True)
+    ]
+    places = pd.factorize(np.array(names, dtype=object))[0].astype(np.int64)
+    summed = ItemPairs(items, found, places, pairs // len(items), pairs % len(items), counts)
     _require_differences(summed)
     return summed
 
@@ -117,31 +133,129 @@ def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | Non
         known = members[members["tile_id"].isin(rows.index)]
         for item, tile_ids in known.groupby(known["item"].map(normalize_item))["tile_id"]:
             groups[str(item)] = rows[tile_ids.to_numpy()].to_numpy(np.int64)
-    unknown = [item for item in items if item not in groups and item not in rows.index]
+    own = rows.reindex(items).to_numpy()
+    unknown = [
+        item for item, row in zip(items, own, strict=True) if item not in groups and np.isnan(row)
+    ]
     if unknown:
         raise ComparisonError(
             f"{len(unknown)} of {len(items)} items are neither clusters nor tiles that were "
             f"embedded, first {unknown[0]!r}; check --members (or --clusters) and --embeddings."
         )
-    return [
-        groups[item] if item in groups else np.atleast_1d(np.asarray(rows[item], dtype=np.int64))
-        for item in items
-    ]
+    own = np.nan_to_num(own).astype(np.int64)
+    return [groups.get(item, own[number : number + 1]) for number, item in enumerate(items)]
 
 
-def mean_members(
-    features: Floats, pairs: ItemPairs, random: np.random.Generator | None = None
-) -> Floats:
-    """Return each item's mean feature over its members: (item, component) of (row, component).
+@dataclass(frozen=True, slots=True)
+class ItemFeatures:
+    """Where items stand among features, whatever the number of their members."""
 
-    With `random`, the mean of as many members drawn with replacement.
+    mean: Floats
+    """Mean over the members, shape (item, component)."""
+    several: Indices
+    """Items with more than one member, shape (several,)."""
+    drawn: Floats
+    """Means over members drawn with replacement, shape (draw, several, component)."""
+    sample: Floats
+    """A few members each, drawn with replacement, shape (several, member, component)."""
+
+    def draw(self, number: int) -> Floats:
+        """Return `mean` with a draw in the place of items that have several members."""
+        means = self.mean.copy()
+        means[self.several] = self.drawn[number]
+        return means
+
+
+def gather_features(
+    matrix: Matrix,
+    features: Callable[[Matrix], Floats],
+    members: Sequence[Indices],
+    n_draws: int,
+    random: np.random.Generator,
+) -> ItemFeatures:
+    """Read each member's embedding once, a chunk of rows at a time.
+
+    Memory follows the number of items, not of tiles: a draw with replacement is a Poisson number
+    of copies of each member (Chamandy et al. 2012, *Estimating uncertainty for massive data
+    streams*).
     """
-    sizes = np.array([len(members) for members in pairs.members])
-    starts = np.cumsum(sizes) - sizes
-    rows = np.concatenate(pairs.members)
-    if random is not None:
-        owner = np.repeat(np.arange(len(sizes)), sizes)
-        drawn = np.floor(random.random(len(rows)) * sizes[owner]).astype(int)
-        rows = rows[starts[owner] + drawn]
-    means: Floats = np.add.reduceat(features[rows], starts) / sizes[:, None]
-    return means
+    sizes = np.array([len(rows) for rows in members])
+    several = np.flatnonzero(sizes > 1)
+    n_sampled = int(np.clip(MAX_SAMPLES // max(len(several), 1), MIN_SAMPLED, MAX_SAMPLED))
+    picked = [
+        members[item][random.integers(0, sizes[item], n_sampled)] for item in several.tolist()
+    ]
+    rows = np.concatenate([*members])
+    owner = np.repeat(np.arange(len(members)), sizes)
+    order = np.argsort(rows, kind="stable")
+    rows, owner = rows[order], owner[order]
+    place = np.full(len(members), -1)
+    place[several] = np.arange(len(several))
+    sums: Floats | None = None
+    for start in range(0, len(rows), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        found = features(matrix[rows[part]])
+        if sums is None:
+            sums = np.zeros((len(members), found.shape[1]))
+            drawn = np.zeros((n_draws, len(several), found.shape[1]))
+            weight = np.zeros((n_draws, len(several)))
+        sums += _add_up(owner[part], np.ones(len(found)), found, len(members))
+        mine = place[owner[part]] >= 0
+        for draw in range(n_draws if mine.any() else 0):
+            copies = random.poisson(1.0, int(mine.sum())).astype(np.float64)
+            at = place[owner[part][mine]]
+            drawn[draw] += _add_up(at, copies, found[mine], len(several))
+            weight[draw] += np.bincount(at, copies, len(several))
+    assert sums is not None
+    mean = sums / sizes[:, None]
+    # Two members are both left out one time in seven; the mean stands in for an empty draw.
+    empty = weight == 0
+    drawn = np.where(empty[..., None], mean[several], drawn / np.where(empty, 1, weight)[..., None])
+    sampled = np.unique(np.concatenate(picked)) if picked else np.empty(0, np.int64)
+    taken = features(matrix[sampled]) if picked else np.empty((0, mean.shape[1]))
+    shape = (len(several), n_sampled, mean.shape[1])
+    sample = taken[np.searchsorted(sampled, np.array(picked, dtype=np.int64).ravel())]
+    return ItemFeatures(mean, several, drawn, sample.reshape(shape))
+
+
+def _add_up(owner: Indices, weight: Floats, values: Floats, n: int) -> Floats:
+    """Return the weighted sums of rows by owner, shape (n, component)."""
+    chooser = csr_array((weight, (owner, np.arange(len(owner)))), shape=(n, len(owner)))
+    found: Floats = chooser @ values
+    return found
+
+
+def to_answers(pairs: ItemPairs, weight: Floats) -> Answers:
+    """Sum comparisons over annotators, each with a weight, shape (annotator,).
+
+    An annotator who compared each of some items with every other has ordered them; three items
+    at least make an ordering.
+    """
+    single = np.zeros_like(pairs.counts[0])
+    orderings = []
+    for counts, own in zip(pairs.counts, weight, strict=True):
+        said = counts.sum(axis=1) > 0
+        items = np.union1d(pairs.left[said], pairs.right[said])
+        n = len(items)
+        if n > 2 and said.sum() == n * (n - 1) // 2:
+            net = (counts[:, 0] - counts[:, 1])[said]
+            place = [np.searchsorted(items, side[said]) for side in (pairs.left, pairs.right)]
+            lead = np.bincount(place[0], net, n) - np.bincount(place[1], net, n)
+            if own > 0:
+                orderings.append(
+                    Ordering(
+                        torch.from_numpy(items),
+                        torch.from_numpy(rankdata(lead)),
+                        float(own * counts.sum() / said.sum()),
+                    )
+                )
+        else:
+            single += own * counts
+    summed = np.tensordot(weight, pairs.counts, axes=1)
+    return Answers(
+        torch.from_numpy(pairs.left),
+        torch.from_numpy(pairs.right),
+        torch.from_numpy(summed),
+        torch.from_numpy(single),
+        tuple(orderings),
+    )

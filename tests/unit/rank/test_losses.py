@@ -1,77 +1,129 @@
-"""The likelihood of comparisons: its gradients, its twin, and what it must not depend on."""
+"""Losses of levels: known values, what they must not depend on, and where they are least."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.optimize import approx_fprime
+from scipy.stats import spearmanr
 
-from ecofm.rank.losses import davidson_loss, davidson_loss_torch
+from ecofm.rank.losses import (
+    LOSSES,
+    Answers,
+    Levels,
+    Loss,
+    LossName,
+    Ordering,
+    davidson,
+)
 
-DIFFERENCES = arrays(np.float64, 5, elements=st.floats(-20, 20))
-COUNTS = arrays(np.float64, (5, 3), elements=st.floats(0.1, 10))
-TIES = st.floats(-4, 4)
+N_ITEMS = 5
+LEFT, RIGHT = np.triu_indices(N_ITEMS, 1)
+NO_TIE = torch.tensor(0.0, dtype=torch.float64)
+LEVELS = arrays(np.float64, N_ITEMS, elements=st.floats(-5, 5))
+PLACES = st.lists(st.integers(0, 3), min_size=N_ITEMS, max_size=N_ITEMS)
 
 
-@settings(max_examples=50, deadline=None)
-@given(DIFFERENCES, COUNTS, TIES)
-def test_gradients_equal_finite_differences(
-    difference: np.ndarray, counts: np.ndarray, log_tie: float
+def ordered(place: list[int], *, whole: bool) -> Answers:
+    """The comparisons of one annotator who placed all items, as an ordering or one by one."""
+    lead = np.sign(np.array(place)[LEFT] - np.array(place)[RIGHT])
+    counts = torch.from_numpy(np.stack([lead > 0, lead < 0, lead == 0], axis=1).astype(float))
+    rank = torch.tensor([sum(q < p for q in place) + (place.count(p) + 1) / 2 for p in place])
+    orderings = (Ordering(torch.arange(N_ITEMS), rank.double(), 1.0),) if whole else ()
+    single = torch.zeros_like(counts) if whole else counts
+    return Answers(torch.from_numpy(LEFT), torch.from_numpy(RIGHT), counts, single, orderings)
+
+
+def value(name: LossName, levels: np.ndarray, answers: Answers) -> float:
+    return LOSSES[name](Levels(torch.from_numpy(levels)), answers, NO_TIE).item()
+
+
+@pytest.mark.parametrize("name", LossName)
+@pytest.mark.parametrize("whole", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(LEVELS, PLACES)
+def test_only_differences_count_and_numbers_of_items_do_not(
+    name: LossName, whole: bool, levels: np.ndarray, place: list[int]
 ) -> None:
-    _, slope, tie_slope = davidson_loss(difference, counts, log_tie)
-    found = approx_fprime(
-        np.append(difference, log_tie),
-        lambda x: davidson_loss(x[:-1], counts, float(x[-1]))[0],
-        1e-6,
+    found = value(name, levels, ordered(place, whole=whole))
+    assert np.isfinite(found)
+    assert np.isclose(value(name, levels + 3, ordered(place, whole=whole)), found)
+    turned = value(name, levels[::-1].copy(), ordered(place[::-1], whole=whole))
+    assert np.isclose(turned, found)
+
+
+@pytest.mark.parametrize("name", LossName)
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_right_order_costs_less_than_any_swap_and_the_reverse_most(
+    name: LossName, whole: bool
+) -> None:
+    place = [0, 1, 2, 3, 4]
+    answers = ordered(place, whole=whole)
+    levels = np.array(place, dtype=float)
+    best, worst = value(name, levels, answers), value(name, levels[::-1].copy(), answers)
+    for first in range(N_ITEMS - 1):
+        swapped = levels.copy()
+        swapped[[first, first + 1]] = levels[[first + 1, first]]
+        assert best < value(name, swapped, answers) < worst
+
+
+@pytest.mark.parametrize("name", LossName)
+def test_gradients_are_those_of_finite_differences(name: LossName) -> None:
+    answers = ordered([0, 2, 1, 1, 3], whole=True)
+    variance = torch.tensor([0.5, 0, 2, 1, 0], dtype=torch.float64)
+
+    def loss(levels: torch.Tensor, log_tie: torch.Tensor) -> torch.Tensor:
+        return LOSSES[name](Levels(levels * 0.02, variance), answers, log_tie)
+
+    levels = torch.randn(N_ITEMS, dtype=torch.float64, requires_grad=True)
+    tie = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, (levels, tie))
+
+
+def test_soft_ranks_of_clear_levels_give_spearman() -> None:
+    place, levels = [0, 1, 2, 3, 4], np.array([3.0, 10, 1, 20, 15])
+    found = value(LossName.soft_rank, levels, ordered(place, whole=True))
+    assert np.isclose(found, 1 - spearmanr(place, levels)[0], atol=1e-6)
+
+
+def test_plackett_luce_of_two_items_is_bradley_terry() -> None:
+    one = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
+    left, right = torch.tensor([1]), torch.tensor([0])
+    pair = Answers(left, right, one, one)
+    listed = Answers(
+        left, right, one, 0 * one,
+        (Ordering(torch.tensor([0, 1]), torch.tensor([1.0, 2], dtype=torch.float64), 1.0),),
+    )  # fmt: skip
+    levels = np.array([0.3, 1.1])
+    expected = np.log1p(np.exp(-0.8))
+    for answers in (pair, listed):
+        assert np.isclose(value(LossName.plackett_luce, levels, answers), expected)
+        assert np.isclose(value(LossName.ranknet, levels, answers), expected)
+
+
+def test_items_whose_members_differ_are_less_certain_to_win() -> None:
+    answers = ordered([0, 1, 2, 3, 4], whole=False)
+    levels = torch.arange(5.0, dtype=torch.float64)
+    loss: Loss = LOSSES[LossName.set_to_set]
+    narrow, wide = (
+        loss(Levels(levels, torch.full((5,), v, dtype=torch.float64)), answers, NO_TIE).item()
+        for v in (0.0, 4.0)
     )
-    assert np.allclose(np.append(slope, tie_slope), found, atol=1e-4)
+    assert np.isclose(narrow, value(LossName.davidson, levels.numpy(), answers))
+    assert wide > narrow
 
 
-@settings(max_examples=50, deadline=None)
-@given(DIFFERENCES, COUNTS, TIES)
-def test_the_torch_twin_is_equal_in_value_and_gradient(
-    difference: np.ndarray, counts: np.ndarray, log_tie: float
-) -> None:
-    loss, slope, tie_slope = davidson_loss(difference, counts, log_tie)
-    inputs = torch.tensor(difference, requires_grad=True), torch.tensor(log_tie, requires_grad=True)
-    twin = davidson_loss_torch(inputs[0], torch.from_numpy(counts), inputs[1])
-    twin.backward()
-    assert np.isclose(twin.item(), loss)
-    assert np.allclose(inputs[0].grad, slope) and np.isclose(inputs[1].grad, tie_slope)
-
-
-@settings(max_examples=50, deadline=None)
-@given(DIFFERENCES, COUNTS, TIES)
-def test_swapped_sides_are_equally_likely(
-    difference: np.ndarray, counts: np.ndarray, log_tie: float
-) -> None:
-    loss, slope, tie_slope = davidson_loss(difference, counts, log_tie)
-    turned = davidson_loss(-difference, counts[:, [1, 0, 2]], log_tie)
-    assert np.isclose(loss, turned[0]) and np.allclose(slope, -turned[1])
-    assert np.isclose(tie_slope, turned[2])
-
-
-def test_known_likelihoods() -> None:
-    one = np.array([[1.0, 0, 0]])
-    assert np.isclose(davidson_loss(np.zeros(1), one, 0.0)[0], np.log(3))
-    assert np.isclose(davidson_loss(np.zeros(1), one, -50.0)[0], np.log(2))
+def test_known_likelihoods_of_davidson() -> None:
+    one = torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
+    zero = torch.zeros(1, dtype=torch.float64)
+    assert np.isclose(davidson(zero, one, NO_TIE).item(), np.log(3))
+    assert np.isclose(davidson(zero, one, NO_TIE - 50).item(), np.log(2))
     # Bradley-Terry: the log odds of left to right are the difference itself.
-    left, right = (davidson_loss(np.array([2.0]), c, 0.0)[0] for c in (one, one[:, [1, 0, 2]]))
+    left, right = (davidson(zero + 2, c, NO_TIE).item() for c in (one, one[:, [1, 0, 2]]))
     assert np.isclose(right - left, 2.0)
-
-
-def test_only_the_share_of_a_weight_counts() -> None:
-    difference, counts = np.array([0.5, -2.0]), np.array([[3.0, 1, 0], [0, 2, 5]])
-    assert np.isclose(
-        davidson_loss(difference, counts, 0.3)[0], davidson_loss(difference, 7 * counts, 0.3)[0]
-    )
-
-
-def test_certain_answers_stay_finite() -> None:
-    loss, slope, _ = davidson_loss(
-        np.array([2000.0, -2000.0]), np.array([[0.0, 1, 0], [1, 0, 0]]), 0.0
-    )
-    assert np.isfinite(loss) and np.isfinite(slope).all()
+    assert np.isclose(davidson(zero + 1, 7 * one, NO_TIE), davidson(zero + 1, one, NO_TIE))
+    far = davidson(zero + 2000, one[:, [1, 0, 2]], NO_TIE)
+    assert torch.isfinite(far)

@@ -19,8 +19,10 @@ from ecofm.artifact import Draft, read_manifest
 from ecofm.compare import Store, import_files
 from ecofm.compare.comparison import Comparison
 from ecofm.errors import ArtifactError, ComparisonError
-from ecofm.rank.heads import RankConfig, build_basis, fit_heads
-from ecofm.rank.items import mean_members, pair_items, read_members
+from ecofm.rank.features import build_basis
+from ecofm.rank.fit import fit_heads
+from ecofm.rank.heads import Ensemble, RankConfig
+from ecofm.rank.items import gather_features, pair_items, read_members
 from ecofm.rank.run import load_ranker, rank
 
 N_TILES, DIM = 150, 12
@@ -112,7 +114,7 @@ def test_the_same_call_gives_the_same_bytes_or_is_done(
 def heads_of(table: pd.DataFrame) -> np.ndarray:
     basis = build_basis(MATRIX.astype(np.float64), DIM)
     pairs = pair_items(table, pd.Series(TILE_IDS), None)
-    return fit_heads(MATRIX, basis, pairs, QUICK).predict(MATRIX)
+    return fit_heads(MATRIX, basis, pairs, QUICK).heads.predict(MATRIX)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -150,7 +152,9 @@ def test_annotators_who_say_the_same_change_nothing() -> None:
     one = judge(200, n_annotators=1)
     copies = [pd.concat([one.assign(annotator=f"a{i}") for i in range(n)]) for n in (2, 5)]
     found = [
-        fit_heads(MATRIX, basis, pair_items(t, pd.Series(TILE_IDS), None), config).predict(MATRIX)
+        fit_heads(MATRIX, basis, pair_items(t, pd.Series(TILE_IDS), None), config).heads.predict(
+            MATRIX
+        )
         for t in copies
     ]
     assert np.allclose(found[0], found[1], atol=1e-3)
@@ -200,11 +204,18 @@ def test_an_item_stands_where_the_mean_of_its_members_does() -> None:
     members = pd.DataFrame({"tile_id": TILE_IDS[:6], "item": ["few"] * 3 + ["even"] * 3})
     said = pd.DataFrame([("ada", "few", "even", "left")] * 9, columns=judge(1).columns)
     pairs = pair_items(said, pd.Series(TILE_IDS[:6]), members)
-    assert mean_members(features, pairs) == pytest.approx(np.array([[1.0], [3.0]]))
-    drawn = [mean_members(features, pairs, np.random.default_rng(i))[1, 0] for i in range(200)]
-    assert np.mean(drawn) == pytest.approx(3.0, abs=0.6) and len(set(drawn)) == 4
-    heads = fit_heads(features, build_basis(features, 1), pairs, RankConfig(n_heads=20))
-    assert heads.weights.mean() > 0.3
+    items = gather_features(
+        features, lambda rows: rows, pairs.members, 200, np.random.default_rng(0)
+    )
+    assert items.mean == pytest.approx(np.array([[1.0], [3.0]]))
+    drawn = items.drawn[:, 1, 0]
+    assert drawn.mean() == pytest.approx(3.0, abs=0.6) and drawn.min() == 0 and drawn.max() == 9
+    assert items.draw(7) == pytest.approx(items.drawn[7])
+    # A head that wins for `few` must rise with the feature, though two in three members fall.
+    plain = RankConfig(n_heads=2, ensemble=Ensemble.laplace)
+    heads = fit_heads(features, build_basis(features, 1), pairs, plain).heads
+    low, high = heads.predict(np.array([[1.0], [3.0]])).mean(axis=0)
+    assert high == pytest.approx(1, abs=1e-6) and low == pytest.approx(-1, abs=1e-6)
 
 
 def test_a_store_serves_as_comparisons(embeddings: Path, tmp_path: Path) -> None:
@@ -321,7 +332,7 @@ def test_names_match_after_leading_zeros(embeddings: Path, members: Path, tmp_pa
         path = tmp_path / f"{number}.csv"
         path.write_text(f"annotator,ordering\na,{ordering}\n")
         rank([embeddings], path, tmp_path / f"r{number}", QUICK, members=members)
-        found.append(load_ranker(tmp_path / f"r{number}")[0].weights)
+        found.append(load_ranker(tmp_path / f"r{number}")[0].parameters)
     assert np.array_equal(*found)
 
 

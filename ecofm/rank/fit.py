@@ -1,0 +1,151 @@
+"""Fitting an ensemble of heads: the penalty by held-out items, the residual by repeated answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ecofm.rank.calibration import Judged, fit_residual, fit_scale
+from ecofm.rank.features import Basis, Kernel
+from ecofm.rank.heads import (
+    HEADS,
+    Ensemble,
+    Heads,
+    RankConfig,
+    draw_laplace,
+    fit_head,
+)
+from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, to_answers
+from ecofm.rank.losses import LOSSES, Answers, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted ensemble, and what held-out items say of it."""
+
+    heads: Heads
+    decay: float
+    """The ridge penalty that held-out items chose."""
+    held_out_loss: float | None
+    """Mean negative log likelihood of comparisons with a held-out item, in nats."""
+    judged: Judged | None
+    """Those comparisons, with the gap of scores that was predicted for them."""
+
+
+def fit_heads(
+    embeddings: Matrix, features: Basis | Kernel, pairs: ItemPairs, config: RankConfig
+) -> Fit:
+    """Fit the ensemble.
+
+    Scores are anchored: over items, the mean of the members' mean score is 0 and its deviation 1.
+    """
+    random = np.random.default_rng(config.seed)
+    items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
+    decay, judged = choose_decay(items, pairs, config, random)
+    residual = fit_residual(judged, pairs) if judged else None
+    head, loss = HEADS[config.head], LOSSES[config.loss]
+    everybody = to_answers(pairs, np.ones(len(pairs.counts)))
+    n_components = items.mean.shape[1]
+    start = head.start(n_components, random)
+    mode = fit_head(head, loss, items.mean, items, everybody, decay, start)
+    if config.ensemble is Ensemble.laplace:
+        parameters = draw_laplace(head, loss, items, everybody, decay, mode, config.n_heads, random)
+    else:
+        fitted = []
+        for number in range(config.n_heads):
+            answers = _resample(pairs, random)
+            # A convex search is short from here; hidden layers differ by where they start too.
+            start = mode[0] if head.convex else head.start(n_components, random)
+            mean = items.draw(number)
+            fitted.append(fit_head(head, loss, mean, items, answers, decay, start)[0])
+        parameters = np.array(fitted)
+    levels = _levels(config, parameters, items)
+    unit = levels.std(axis=1)
+    heads = Heads(
+        head, features, parameters, levels.mean(axis=1), np.where(unit > 1e-12, unit, 1.0), residual
+    )
+    held_out_loss = judged.loss if judged else None
+    return Fit(heads, decay, held_out_loss, judged)
+
+
+def choose_decay(
+    items: ItemFeatures, pairs: ItemPairs, config: RankConfig, random: np.random.Generator
+) -> tuple[float, Judged | None]:
+    """Return the penalty to use, and the comparisons with held-out items as predicted there.
+
+    A cell is held out in all its periods: it resembles itself. The penalty is the largest that is
+    not worse than the best by more than the standard error of their difference over folds.
+    """
+    n_items = len(pairs.items)
+    decays = sorted(config.decays)
+    if n_items < 4:
+        return decays[-1], None
+    n_places = int(pairs.places.max()) + 1
+    fold_of_item = (random.permutation(n_places) % min(config.folds, n_places))[pairs.places]
+    start = HEADS[config.head].start(items.mean.shape[1], random)
+    folds = []
+    for fold in range(int(fold_of_item.max()) + 1):
+        held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
+        if held.any() and not held.all():
+            folds.append(_judge(items, pairs, held, config, decays, start))
+    if not folds:
+        return decays[-1], None
+    losses = np.array([[judged.loss for judged in fold] for fold in folds])
+    mean = losses.mean(axis=0)
+    best = int(mean.argmin())
+    worse = losses - losses[:, [best]]
+    error = worse.std(axis=0, ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else 0.0 * mean
+    chosen = int(np.flatnonzero(worse.mean(axis=0) <= error).max())
+    return decays[chosen], Judged.join([fold[chosen] for fold in folds], float(mean[chosen]))
+
+
+def _judge(
+    items: ItemFeatures,
+    pairs: ItemPairs,
+    held: np.ndarray,
+    config: RankConfig,
+    decays: list[float],
+    start: Floats,
+) -> list[Judged]:
+    """Fit to the other pairs and predict the held ones, in the scale that the others tell.
+
+    One result for each penalty; a search starts where the next larger penalty's ended.
+    """
+    kept = replace(
+        pairs, left=pairs.left[~held], right=pairs.right[~held], counts=pairs.counts[:, ~held]
+    )
+    answers = to_answers(kept, np.ones(len(kept.counts)))
+    head, loss = HEADS[config.head], LOSSES[config.loss]
+    counts = pairs.counts.sum(axis=0)
+    judged = []
+    for decay in reversed(decays):
+        start, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
+        level = _levels(config, start[None], items)[0]
+        level = (level - level.mean()) / max(float(level.std()), 1e-12)
+        gap = level[pairs.left] - level[pairs.right]
+        scale = fit_scale(gap[~held], counts[~held])
+        judged.append(Judged.score(np.flatnonzero(held), gap[held], counts[held], scale))
+    return judged[::-1]
+
+
+def _levels(config: RankConfig, parameters: Floats, items: ItemFeatures) -> Floats:
+    """Return where items stand for each head, (head, item)."""
+    mean, sample, several = map(torch.from_numpy, (items.mean, items.sample, items.several))
+    head, rows = HEADS[config.head], torch.from_numpy(parameters)
+    return np.array([head.levels(row, mean, sample, several, False).mean.numpy() for row in rows])
+
+
+def _resample(pairs: ItemPairs, random: np.random.Generator) -> Answers:
+    """Return answers of annotators drawn with replacement.
+
+    One annotator alone cannot be resampled; then comparisons are, by the Bayesian bootstrap
+    (Rubin 1981), which leaves none of them out altogether.
+    """
+    n_annotators = len(pairs.counts)
+    if n_annotators > 1:
+        drawn = random.multinomial(n_annotators, np.full(n_annotators, 1 / n_annotators))
+        return to_answers(pairs, drawn.astype(np.float64))
+    counts = random.standard_gamma(pairs.counts)
+    return to_answers(replace(pairs, counts=counts), np.ones(1))
