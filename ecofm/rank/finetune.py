@@ -1,7 +1,7 @@
-"""The stage `finetune`: encoder and head together, from comparisons of member tiles.
+"""The stage `finetune`: encoder and head together, from comparisons of items.
 
-The ranking loss is joined by a consistency loss: another colour and haze rendering of the same
-tile must score alike.
+An item stands at the mean score of a few of its members. The ranking loss is joined by a
+consistency loss: another colour and haze rendering of the same tile must score alike.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ class FinetuneConfig:
 
     steps: int = 200
     """Number of batches."""
-    pairs: int = 16
-    """Pairs of tiles a step."""
+    pairs: int = 8
+    """Pairs of items a step."""
+    exemplars: int = 4
+    """Members that stand for an item in a step, drawn anew each time."""
     seed: int = 0
     """Seed of pairs, members and views."""
     learning_rate: float = 1e-4
@@ -63,9 +65,10 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
-        if min(self.steps, self.pairs) < 1 or self.learning_rate <= 0 or self.consistency < 0:
+        few = min(self.steps, self.pairs, self.exemplars) < 1
+        if few or self.learning_rate <= 0 or self.consistency < 0:
             raise ValueError(
-                "steps >= 1, pairs >= 1, learning_rate > 0 and consistency >= 0 are needed."
+                "steps, pairs, exemplars >= 1, learning_rate > 0, consistency >= 0 are needed."
             )
 
 
@@ -142,19 +145,21 @@ def _tune(
     losses = []
     damaged: set[int] = set()
     for step in range(config.steps):
-        left, right, counts = _draw_pairs(pairs, config, step)
-        tiles = {t: _read(archives, t, damaged) for t in np.union1d(left, right).tolist()}
-        whole = [
-            tiles[a] is not None and tiles[b] is not None for a, b in zip(left, right, strict=True)
-        ]
-        counts = counts[whole]
-        if not len(counts):
+        sides, counts = _draw_pairs(pairs, config, step)
+        rows, place = np.unique(sides, return_inverse=True)
+        read = [_read(archives, row, damaged) for row in rows.tolist()]
+        # Damaged tiles leave the means of their items; an item without any leaves its pair.
+        known = np.array([tile is not None for tile in read])
+        weight = known[place.reshape(sides.shape)].astype(np.float32)
+        whole = (weight.sum(axis=2) > 0).all(axis=0)
+        if not whole.any():
             continue
-        sides = np.concatenate([left[whole], right[whole]]).tolist()
-        renderings = _render(model, [tile for t in sides if (tile := tiles[t])], config, step)
+        renderings = _render(model, [tile for tile in read if tile], config, step)
         scores = [head(model.encode(images))[:, 0] for images in renderings]
-        first, second = scores[0].chunk(2)
-        loss = davidson(first - second, counts, log_tie)
+        number = np.where(known, np.cumsum(known) - 1, 0)[place.reshape(sides.shape)][:, whole]
+        share = torch.from_numpy(weight[:, whole])
+        first, second = (scores[0][number] * share).sum(dim=2) / share.sum(dim=2)
+        loss = davidson(first - second, counts[torch.from_numpy(whole)], log_tie)
         loss = loss + config.consistency * (scores[0] - scores[1]).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -177,19 +182,17 @@ def _choose_parameters(model: Encoder, trained: Trained) -> list[nn.Parameter]:
     return [parameter for parameter in part.parameters() if parameter.requires_grad]
 
 
-def _draw_pairs(
-    pairs: ItemPairs, config: FinetuneConfig, step: int
-) -> tuple[np.ndarray, np.ndarray, Tensor]:
-    """Return left tiles, right tiles and counts (pair, 3) of a step."""
+def _draw_pairs(pairs: ItemPairs, config: FinetuneConfig, step: int) -> tuple[np.ndarray, Tensor]:
+    """Return the tiles of left and right, (2, pair, member), and counts (pair, 3) of a step."""
     random = np.random.default_rng([config.seed, step])
     counts = pairs.counts.sum(axis=0)
     chosen = random.choice(len(counts), config.pairs, p=counts.sum(axis=1) / counts.sum())
     sides = [
-        np.array([random.choice(pairs.members[item]) for item in side[chosen]])
+        [random.choice(pairs.members[item], config.exemplars) for item in side[chosen]]
         for side in (pairs.left, pairs.right)
     ]
     weights = counts[chosen] / counts[chosen].sum(axis=1, keepdims=True)
-    return sides[0], sides[1], torch.from_numpy(weights).float()
+    return np.array(sides), torch.from_numpy(weights).float()
 
 
 def _read(archives: list[Archive], tile: int, damaged: set[int]) -> tuple[Pixels, Valid] | None:

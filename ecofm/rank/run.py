@@ -93,7 +93,7 @@ def to_tensors(heads: Heads) -> dict[str, Floats]:
     fields |= {name: getattr(heads, name) for name in ("parameters", "offset", "unit")}
     if kernel:
         fields |= {"landmarks": kernel.landmarks, "whitening": kernel.whitening}
-        fields["width"] = np.array(kernel.width)
+        fields["width"] = np.array([kernel.width])
     return {name: np.ascontiguousarray(value) for name, value in fields.items()}
 
 
@@ -115,7 +115,7 @@ def load_ranker(path: Path) -> tuple[Heads, dict[str, Any]]:
         basis = Basis(stored["mean"], stored["projection"])
         features: Basis | Kernel = basis
         if "landmarks" in stored:
-            width = float(stored["width"])
+            width = float(stored["width"][0])
             features = Kernel(basis, stored["landmarks"], stored["whitening"], width)
         heads = Heads(
             HEADS[HeadName(manifest["config"]["head"])],

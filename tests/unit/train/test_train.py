@@ -99,8 +99,11 @@ def test_methods_are_a_group(method: str, stages: Any, tmp_path: Path) -> None:
 
 def test_rank_takes_several_embeddings(stages: Any, tmp_path: Path) -> None:
     run(rank, "rank", f"embeddings=[{stages.embeddings}]", f"comparisons={stages.answers}",
-        f"out={tmp_path}/ranker", "n_heads=2", "decays=[0.01,0.1]")  # fmt: skip
-    assert load_ranker(tmp_path / "ranker")[1]["config"]["decays"] == [0.01, 0.1]
+        f"out={tmp_path}/ranker", "n_heads=2", "decays=[0.01,0.1]", "head=gp",
+        "loss=set_to_set", "ensemble=laplace")  # fmt: skip
+    config = load_ranker(tmp_path / "ranker")[1]["config"]
+    assert config["decays"] == [0.01, 0.1] and config["head"] == "gp"
+    assert config["loss"] == "set_to_set" and config["ensemble"] == "laplace"
 
 
 def test_finetune_takes_a_step(stages: Any, tmp_path: Path) -> None:
