@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ecofm.pretrain.method import Method
-from ecofm.pretrain.views import ViewConfig, cut_windows, draw_parameters, render_views
+from ecofm.pretrain.rendering import render_tiles
+from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
 
@@ -184,9 +185,7 @@ class ContrastiveModule(pl.LightningModule):
             tile_px=(pixels.shape[2], pixels.shape[3]),
         )
         centre, spread = encoder.measure(pixels, valid)
-        windows, mask, parameters = cut_windows(pixels, valid, parameters)
-        tiles = (windows.float() - centre).div_(spread).mul_(mask[:, None])
-        return render_views(tiles, parameters, self.views.size_px)
+        return render_tiles(pixels, valid, centre, spread, parameters, self.views.size_px)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""

@@ -23,7 +23,8 @@ from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
-from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
+from ecofm.pretrain.rendering import render_tiles
+from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import ItemPairs, pair_items, read_members
 from ecofm.rank.losses import davidson_loss_torch
@@ -210,7 +211,8 @@ def _render(
     """Return two renderings of the tiles' same crops: (batch, band, size, size) each."""
     pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles]))
     valid = torch.from_numpy(np.stack([valid for _, valid in tiles]))
-    images = model.normalize(pixels, valid)
+    model.require_contract(pixels)
+    centre, spread = model.measure(pixels, valid)
     drawn = [
         draw_parameters(
             config.views,
@@ -219,10 +221,13 @@ def _render(
             view=view,
             samples=slice(0, len(tiles)),
             n_global=len(tiles),
-            n_bands=images.shape[1],
-            tile_px=(images.shape[2], images.shape[3]),
+            n_bands=pixels.shape[1],
+            tile_px=(pixels.shape[2], pixels.shape[3]),
         )
         for view in range(2)
     ]
     drawn[1].spatial.copy_(drawn[0].spatial)
-    return [render_views(images, parameters, config.views.size_px) for parameters in drawn]
+    return [
+        render_tiles(pixels, valid, centre, spread, parameters, config.views.size_px)
+        for parameters in drawn
+    ]
