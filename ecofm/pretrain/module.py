@@ -143,8 +143,9 @@ class ContrastiveModule(pl.LightningModule):
         """
         losses = []
         for part in range(self.accumulate):
-            views = [self._view(batch, step, tile, stream, part) for tile, stream in self.sources]
-            loss, *features = self.method(*views, same=self._is_same(batch, part))
+            views = [self.view(batch, step, tile, stream, part) for tile, stream in self.sources]
+            same = self._is_same(batch, part) if self.method.needs_same else None
+            loss, *features = self.method(*views, same=same)
             self.manual_backward(loss / self.accumulate)
             losses.append(loss.detach())
         self.features = (features[0].detach(), features[1].detach())
@@ -167,7 +168,7 @@ class ContrastiveModule(pl.LightningModule):
             first, second = (pixels.contiguous().view(torch.int16) for pixels in (first, second))
         return torch.eq(first, second).flatten(1).all(dim=1)
 
-    def _view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
+    def view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
         """Return a view of one tile of each pair of a part: (batch, band, size, size)."""
         encoder = self.method.encoder
         share = batch["pixels"].shape[1]

@@ -40,6 +40,7 @@ class ChangePreserving(Method):
     """A shared trunk, and two linear sub-spaces of it with a head each."""
 
     sources: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 1), (0, 3), (1, 4))
+    needs_same: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: ChangePreservingConfig, distributed: bool) -> None:
         """Add sub-spaces and heads to an encoder."""
