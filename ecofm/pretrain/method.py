@@ -56,6 +56,10 @@ class Method(nn.Module, ABC):
     def after_update(self, progress: float) -> None:
         """Move what follows the weights; `progress` runs from 0 to 1 over the schedule."""
 
+    def subspaces(self) -> dict[str, nn.Linear]:
+        """Return the linear parts of the features that are worth taking by themselves."""
+        return {}
+
 
 class Teacher(nn.Module):
     """A slow copy of an encoder and a head, which learns nothing itself."""

@@ -124,6 +124,7 @@ def pretrain(
             "commit": manifest["git_commit"],
             "data": inputs,
         }
+        encoder.attach(module.method.subspaces())
         with draft as folder:
             fields = encoders.save(folder, encoder.cpu(), extra)
             write_card(folder, plain(config), fields, out / "metrics.jsonl", opened[0].attribution)

@@ -68,9 +68,9 @@ class ChangePreserving(Method):
             loss = across / 2 + self.years_weight * apart
         return (loss, *features.chunk(4)[:2])
 
-    def subspaces(self, features: Tensor) -> dict[str, Tensor]:
-        """Return what each sub-space keeps of features (batch, backbone_dim)."""
-        return {"invariant": self.invariant(features), "years": self.years(features)}
+    def subspaces(self) -> dict[str, nn.Linear]:
+        """Return `invariant`, which forgets the period, and `years`, which tells periods apart."""
+        return {"invariant": self.invariant, "years": self.years}
 
 
 def contrast_tiles(

@@ -89,6 +89,8 @@ def finetune(
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
+    for archive in opened:
+        known.warn_of_resolution(archive.contract, str(encoder), str(archive.path))
     tile_ids = pd.concat([archive.index["tile_id"] for archive in opened], ignore_index=True)
     said = read_comparisons(comparisons)
     pairs = pair_items(said, tile_ids, read_members(members) if members else None)
@@ -104,6 +106,7 @@ def finetune(
         say(f"{out / 'encoder'} is done already: the same inputs and options.")
     else:
         losses = _tune(model, opened, pairs, config, progress)
+        model.attach({})  # another backbone's sub-spaces: what they knew is not theirs any more
         with draft as folder:
             encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
             draft.extra = {"first_loss": losses[0], "last_loss": losses[-1]}
