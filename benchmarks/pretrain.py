@@ -29,7 +29,8 @@ from torch import Tensor
 from ecofm.artifact import build_manifest, read_json, write_json
 from ecofm.pretrain.encoders import Encoder, EncoderConfig, Pooling
 from ecofm.pretrain.methods import SimCLRConfig, build_method
-from ecofm.pretrain.views import ViewConfig, cut_windows, draw_parameters, render_views
+from ecofm.pretrain.rendering import render_tiles
+from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.synth import CountryConfig, generate_country
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
@@ -65,7 +66,7 @@ def views_contestants(batch: int = 16) -> Contestants:
 
     pixels = torch.randint(0, 4000, (2, batch, 12, 256, 256), dtype=torch.int32).to(torch.uint16)
     valid = torch.ones(2, batch, 256, 256, dtype=torch.bool)
-    mean, std = torch.full((12,), 1500.0), torch.full((12,), 900.0)
+    mean, std = torch.full((1, 12, 1, 1), 1500.0), torch.full((1, 12, 1, 1), 900.0)
     config = ViewConfig(size_px=224, min_zoom=0.9, max_zoom=1.4)
 
     def ours() -> None:
@@ -74,9 +75,7 @@ def views_contestants(batch: int = 16) -> Contestants:
                 config, seed=0, step=0, view=view, samples=slice(0, batch), n_global=batch,
                 n_bands=12, tile_px=(256, 256),
             )  # fmt: skip
-            windows, mask, inside = cut_windows(pixels[view], valid[view], parameters)
-            tiles = (windows.float() - mean[:, None, None]).div_(std[:, None, None])
-            render_views(tiles.mul_(mask[:, None]), inside, 224)
+            render_tiles(pixels[view], valid[view], mean, std, parameters, 224)
 
     default = torchgeo_tasks().simclr.simclr_augmentations(224, torch.full((12,), 0.5))
     # Crop and zoom, flip, quarter turns; gain and offset of each band; grey: what our affines do.
@@ -128,9 +127,7 @@ class Training:
                 samples=slice(0, BATCH), n_global=BATCH, n_bands=12, tile_px=pixels.shape[2:],
             )  # fmt: skip
             centre, spread = self.encoder.measure(pixels, valid)
-            windows, mask, inside = cut_windows(pixels, valid, parameters)
-            tiles = (windows.float() - centre).div_(spread).mul_(mask[:, None])
-            views.append(render_views(tiles, inside, 64))
+            views.append(render_tiles(pixels, valid, centre, spread, parameters, 64))
         return views
 
     def __call__(self) -> None:

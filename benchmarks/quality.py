@@ -10,11 +10,8 @@ that the same command continues; the figures go to benchmarks/results/pretrain_q
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecofm.artifact import build_manifest, write_json
+from benchmarks.record import describe_machine
+from benchmarks.subspaces import ask, embed_all, read_all, scale, split
+from ecofm.artifact import write_json
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder, EncoderConfig, Normalization, Pooling
 from ecofm.pretrain.encoders import load as load_encoder
 from ecofm.pretrain.module import Positives
-from ecofm.pretrain.resume import AtomicCheckpointIO, newest_checkpoint
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.pretrain.students import SimCLRConfig
 from ecofm.pretrain.views import ViewConfig
@@ -37,7 +35,7 @@ from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
-STEPS, BATCH, VIEW_PX, SEEDS, N_FILTERS = 80, 32, 48, (0, 1, 2), 192
+STEPS, BATCH, VIEW_PX, SEEDS, N_FILTERS = 150, 32, 48, (0, 1, 2), 192
 RESULTS = Path(__file__).parent / "results" / "pretrain_quality.json"
 ARMS: dict[str, dict[str, Any]] = {
     "random initialisation": {"steps": 0},
@@ -61,22 +59,6 @@ def build_config(seed: int, changes: dict[str, Any]) -> PretrainConfig:
         ),
     }  # fmt: skip
     return PretrainConfig(**(fields | changes))
-
-
-def read_all(archive: Archive) -> tuple[Tensor, Tensor]:
-    """Return all pixels (tile, band, height, width) and valid masks."""
-    tiles = [archive.read(i) for i in range(archive.n_tiles)]
-    pixels, valid = (torch.from_numpy(np.stack(part)) for part in zip(*tiles, strict=True))
-    return pixels, valid
-
-
-def embed_all(
-    embed: Callable[[Tensor, Tensor], Tensor], pixels: Tensor, valid: Tensor
-) -> np.ndarray:
-    """Return features (tile, dim), a few tiles at a time."""
-    parts = range(0, len(pixels), 20)
-    with torch.inference_mode():
-        return np.concatenate([embed(pixels[i : i + 20], valid[i : i + 20]).numpy() for i in parts])
 
 
 def random_filters(encoder: Encoder, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -117,58 +99,26 @@ class Chips:
         eurosat = embed_all(embed, *self.eurosat)
         annotated = embed_all(embed, *self.annotated)
         return {
-            "eurosat_knn": health.knn_accuracy(_scale(eurosat), self.classes),
+            "eurosat_knn": health.knn_accuracy(scale(eurosat), self.classes),
             "eurosat_probe": health.probe_accuracy(eurosat, self.classes, seed),
-            "annotated_knn": health.knn_accuracy(_scale(annotated), self.votes),
+            "annotated_knn": health.knn_accuracy(scale(annotated), self.votes),
             "annotated_probe": health.probe_accuracy(annotated, self.votes, seed),
             "annotated_spearman": health.probe_spearman(annotated, self.development, seed),
         }
 
 
-def _scale(features: np.ndarray) -> np.ndarray:
-    return (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
-
-
 def ablate(run: Path, county: Archive, data: Path, seed: int) -> dict[str, dict[str, float]]:
-    """Return what trunk and sub-spaces know: year and season (1 is all), place, development."""
+    """Return what trunk and sub-spaces know of the county's tiles; floor area is development."""
     encoder, _ = load_encoder(run)
-    checkpoint = newest_checkpoint(run / "checkpoints")
-    assert checkpoint is not None
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
-    trunk = embed_all(lambda p, v: encoder.encode(encoder.normalize(p, v), v), *read_all(county))
-    spaces = {"trunk": trunk}
-    for name in ("invariant", "years"):
-        weight, bias = (state[f"method.{name}.{part}"].numpy() for part in ("weight", "bias"))
-        spaces[name] = trunk @ weight.T + bias
-    index = county.index
-    years = np.unique(index["period"], return_inverse=True)[1]
+    spaces = split(encoder, embed_all(encoder, *read_all(county)))
     floors = pd.read_csv(data / "nk_tables" / "tiles.csv.gz").set_index("y_x")
-    area = floors["floor_area_2014_m2"].reindex(index["cell_id"]).to_numpy(dtype=float)
-    known = np.isfinite(area)
+    area = floors["floor_area_2014_m2"].reindex(county.index["cell_id"]).to_numpy(dtype=float)
+    years = np.unique(county.index["period"], return_inverse=True)[1]
+    # 2016 is brown, the other years are green.
     return {
-        name: {
-            "year_probe": health.probe_accuracy(space, years, seed),
-            # 2016 is brown, the other years are green.
-            "season_probe": health.probe_accuracy(space, (years == 0).astype(int), seed),
-            "place_found": find_places(space, index["cell_id"].to_numpy(), years),
-            "development_spearman": health.probe_spearman(space[known], area[known], seed),
-        }
+        name: ask(space, county.index["cell_id"].to_numpy(), years, years == 0, area, seed)
         for name, space in spaces.items()
     }
-
-
-def find_places(space: np.ndarray, cells: np.ndarray, years: np.ndarray) -> float:
-    """Return how often a tile's nearest tile of the next year shows the same cell."""
-    hits = []
-    for year in range(years.max()):
-        parts = []
-        for chosen in (year, year + 1):
-            scaled = _scale(space[years == chosen])  # per year, or the season decides
-            parts.append(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
-        nearest = (parts[0] @ parts[1].T).argmax(axis=1)
-        now, then = cells[years == year], cells[years == year + 1]
-        hits.extend(then[nearest][np.isin(now, then)] == now[np.isin(now, then)])
-    return float(np.mean(hits))
 
 
 def main(data: Path, work: Path) -> None:
@@ -206,9 +156,7 @@ def main(data: Path, work: Path) -> None:
                     "view_px": VIEW_PX,
                     "seeds": list(SEEDS),
                 },
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": {name: version(name) for name in ("torch", "lightly", "timm")},
-                "commit": build_manifest("report", {}, {})["git_commit"],
+                **describe_machine(("torch", "lightly", "timm")),
             },
         )
 

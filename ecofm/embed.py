@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ecofm import artifact, load_encoder
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.tiles.archive import Archive, TileError, open_archives
-from ecofm.types import Progress, say
+from ecofm.types import Contract, Progress, say
 
 BATCH_TILES = 32
 COLUMNS = ["tile_id", "cell_id", "period", "group", "valid_share", "geometry"]
@@ -47,7 +48,15 @@ class Embeddings:
         inputs = self.manifest.get("inputs")
         if not isinstance(inputs, dict) or "encoder" not in inputs:
             raise ArtifactError(f"{path} names no encoder; make it again with `ecofm embed`.")
-        self.encoder_hash: str = inputs["encoder"]
+        columns = self.manifest.get("config", {}).get("columns")
+        self.encoder_hash: str = inputs["encoder"] + (f" {columns}" if columns else "")
+        """Which encoder, and which part of its embeddings, these come from."""
+
+    def warn_of_resolution(self) -> None:
+        """Say so when the tiles' ground resolution is another than the encoder's."""
+        known = Contract.from_json(self.manifest["contract"])
+        for gsd_m in dict.fromkeys(self.manifest.get("archive_gsd_m", [])):
+            known.warn_of_resolution(replace(known, gsd_m=gsd_m), "the encoder", str(self.path))
 
 
 def open_embeddings(paths: Sequence[Path]) -> tuple[gpd.GeoDataFrame, Matrix, str]:
@@ -82,21 +91,29 @@ def embed(
     encoder: Path,
     out: Path,
     *,
+    columns: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write the embedding of every tile and return `out`.
 
+    `columns` takes one part of the embeddings only, by a name that the encoder's config.json has.
     Tiles whose bytes are damaged are left out by name in `rejected.parquet`. Raises
-    ContractError when the archives break the encoder's contract.
+    ContractError when the archives break the encoder's contract, ValueError when the encoder has
+    no such columns.
     """
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
     for archive in opened:
         known.warn_of_resolution(archive.contract, str(encoder), str(archive.path))
+    chosen = slice(0, model.dim) if columns is None else model.find_columns(columns)
+    dim = chosen.stop - chosen.start
     inputs = artifact.hash_inputs(archive=archives, encoder=encoder_folder(encoder))
-    draft = artifact.Draft(out, stage="embeddings", config={}, inputs=inputs, overwrite=overwrite)
+    config = {} if columns is None else {"columns": columns}
+    draft = artifact.Draft(
+        out, stage="embeddings", config=config, inputs=inputs, overwrite=overwrite
+    )
     if draft.done:
         say(f"{out} is done already: the same archives and encoder.")
         return out
@@ -105,10 +122,10 @@ def embed(
         rejected: dict[str, str] = {}
         kept: list[int] = []
         matrix = np.lib.format.open_memmap(
-            folder / "all.npy", mode="w+", dtype=np.float32, shape=(n_tiles, model.dim)
+            folder / "all.npy", mode="w+", dtype=np.float32, shape=(n_tiles, dim)
         )
         for rows, vectors in _embed_tiles(opened, model, rejected):
-            matrix[rows] = vectors
+            matrix[rows] = vectors[:, chosen]
             kept.extend(rows)
             if progress:
                 progress(min(rows[-1] + 1, n_tiles), n_tiles)
@@ -117,10 +134,11 @@ def embed(
         index = pd.concat([a.index[COLUMNS] for a in opened], ignore_index=True)
         _write(folder, matrix, index, kept, rejected)
         draft.extra = {
-            "dim": model.dim,
+            "dim": dim,
             "n_tiles": len(kept),
             "n_rejected": len(rejected),
             "contract": known.to_json(),
+            "archive_gsd_m": [archive.contract.gsd_m for archive in opened],
             "attribution": opened[0].attribution,
         }
     return out

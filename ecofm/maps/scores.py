@@ -49,6 +49,7 @@ def score(
                 f"{part.path} comes from another encoder than {ranker} was fitted on; embed the "
                 "archive with that encoder."
             )
+        part.warn_of_resolution()
     inputs = artifact.hash_inputs(embeddings=embeddings, ranker=ranker)
     draft = artifact.Draft(
         out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite

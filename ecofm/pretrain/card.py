@@ -21,7 +21,8 @@ def write_card(
     rows = {
         "backbone": f"{encoder['backbone']}, width {encoder['width']}, pooling "
         f"{encoder['pooling']}, {encoder['words']} words",
-        "dimensions": fields["dim"],
+        "dimensions": f"{fields['dim']}: "
+        + ", ".join(f"{name} {a} to {b - 1}" for name, (a, b) in fields["columns"].items()),
         "bands": ", ".join(contract["bands"]),
         "pixels": f"{contract['dtype']}, {contract['units']} = (stored + {contract['offset']:g}) "
         f"x {contract['scale']:g}, normalised by {encoder['normalization']}",

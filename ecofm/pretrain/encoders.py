@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
@@ -74,7 +75,10 @@ class EncoderConfig:
 
 
 class Encoder(nn.Module):
-    """Stored pixels to embeddings: the backbone's features, then the log shares of words."""
+    """Stored pixels to embeddings: features of the backbone, log shares of words, sub-spaces.
+
+    A sub-space is a linear part of the features that the method taught something of its own.
+    """
 
     mean: Tensor
     std: Tensor
@@ -93,9 +97,33 @@ class Encoder(nn.Module):
         if config.words < 0 or config.words == 1:
             raise ValueError(f"words {config.words}: expected 0, or 2 and more.")
         self.words = Words(len(contract.bands), config.words) if config.words else None
-        self.dim = self.backbone_dim + config.words
+        self.subspaces = nn.ModuleDict()
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
         self.register_buffer("std", torch.tensor(contract.std, dtype=torch.float32))
+
+    @property
+    def columns(self) -> dict[str, tuple[int, int]]:
+        """Where each part of an embedding begins and ends."""
+        sizes = {"features": self.backbone_dim, "words": self.config.words}
+        sizes |= {name: cast(nn.Linear, part).out_features for name, part in self.subspaces.items()}
+        ends = list(itertools.accumulate(sizes.values(), initial=0))
+        places = zip(sizes, itertools.pairwise(ends), strict=True)
+        return {name: place for name, place in places if place[1] > place[0]}
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of an embedding."""
+        return max(end for _, end in self.columns.values())
+
+    def find_columns(self, name: str) -> slice:
+        """Return where a part of an embedding stands; ValueError when the encoder has none."""
+        if name not in self.columns:
+            raise ValueError(f"the encoder has no {name!r}; it has {', '.join(self.columns)}.")
+        return slice(*self.columns[name])
+
+    def attach(self, subspaces: Mapping[str, nn.Linear]) -> None:
+        """Let embeddings end with these linear parts of the features, in place of any before."""
+        self.subspaces = nn.ModuleDict(subspaces)
 
     def require_contract(self, pixels: Shaped[Tensor, "batch band height width"]) -> None:
         """Raise ContractError for another number of bands or number type."""
@@ -160,11 +188,12 @@ class Encoder(nn.Module):
         """Embed stored pixels."""
         images = self.normalize(pixels, valid)
         features = self.encode(images, valid)
-        if self.words is None:
-            return features
-        if valid is None:
-            valid = torch.ones_like(images[:, 0], dtype=torch.bool)
-        return torch.cat([features, self.words(images, valid)], dim=1)
+        parts = [features]
+        if self.words is not None:
+            known = torch.ones_like(images[:, 0], dtype=torch.bool) if valid is None else valid
+            parts.append(self.words(images, known))
+        parts.extend(subspace(features) for subspace in self.subspaces.values())
+        return torch.cat(parts, dim=1)
 
     def fit_words(self, archives: Sequence[Archive], seed: int) -> None:
         """Learn the dictionary from random tiles of some archives."""
@@ -250,7 +279,12 @@ def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> dict[str, Any
         name: value.value if isinstance(value, Enum) else value
         for name, value in asdict(encoder.config).items()
     }
-    fields = {"encoder": config, "contract": encoder.contract.to_json(), "dim": encoder.dim}
+    fields = {
+        "encoder": config,
+        "contract": encoder.contract.to_json(),
+        "dim": encoder.dim,
+        "columns": {name: list(place) for name, place in encoder.columns.items()},
+    }
     artifact.write_json(folder / CONFIG, {**extra, **fields})
     return {**extra, **fields}
 
@@ -267,9 +301,19 @@ def load(path: Path) -> tuple[Encoder, Contract]:
         stored["norm"] = Norm(stored.get("norm", "batch"))
         contract = Contract.from_json(fields["contract"])
         encoder = Encoder(EncoderConfig(**stored), contract)
+        columns = sorted(fields.get("columns", {}).items(), key=lambda item: item[1])
+        sizes = {name: end - start for name, (start, end) in columns}
+        encoder.attach(
+            {
+                name: nn.Linear(encoder.backbone_dim, size)
+                for name, size in sizes.items()
+                if name not in ("features", "words")
+            }
+        )
         encoder.load_state_dict(load_file(str(folder / WEIGHTS)))
     except (
         ContractError,
+        AttributeError,
         KeyError,
         TypeError,
         ValueError,

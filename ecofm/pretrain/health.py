@@ -72,13 +72,19 @@ def knn_accuracy(embeddings: NDArray[np.float32], labels: NDArray[np.int64], k: 
 
 
 def probe_predictions(
-    embeddings: NDArray[np.float32], targets: NDArray[np.float64], seed: int = 0
+    embeddings: NDArray[np.float32],
+    targets: NDArray[np.float64],
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """Return each row's held-out prediction of `targets` (row, target) by ridge regression.
 
-    Five folds; the penalty is chosen inside each training part by leave-one-out error.
+    Five folds; the penalty is chosen inside each training part by leave-one-out error. Rows of one
+    group, such as the tiles of a cell, are held out together.
     """
-    fold = np.random.default_rng(seed).permutation(len(embeddings)) % N_FOLDS
+    if groups is None:
+        groups = np.arange(len(embeddings))
+    fold = (np.random.default_rng(seed).permutation(groups.max() + 1) % N_FOLDS)[groups]
     predicted = np.empty_like(targets)
     for held in range(N_FOLDS):
         known = fold != held
@@ -108,17 +114,23 @@ def _ridge(
 
 
 def probe_accuracy(
-    embeddings: NDArray[np.float32], labels: NDArray[np.int64], seed: int = 0
+    embeddings: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> float:
     """Return the held-out accuracy of a linear probe (ridge on one column a class)."""
     targets = np.eye(int(labels.max()) + 1)[labels]
-    predicted = probe_predictions(embeddings, targets, seed)
+    predicted = probe_predictions(embeddings, targets, seed, groups)
     return float((predicted.argmax(axis=1) == labels).mean())
 
 
 def probe_spearman(
-    embeddings: NDArray[np.float32], values: NDArray[np.float64], seed: int = 0
+    embeddings: NDArray[np.float32],
+    values: NDArray[np.float64],
+    seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> float:
     """Return the rank correlation of a linear probe's held-out predictions with `values`."""
-    predicted = probe_predictions(embeddings, values[:, None], seed)
+    predicted = probe_predictions(embeddings, values[:, None], seed, groups)
     return float(spearmanr(predicted[:, 0], values).statistic)

@@ -38,6 +38,8 @@ class Method(nn.Module, ABC):
 
     sources: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 1))
     """For each view, the tile of the pair that it shows and the stream of its randomness."""
+    needs_same: ClassVar[bool] = False
+    """Whether the loss asks which pairs are one tile twice."""
 
     def __init__(self, encoder: Encoder) -> None:
         """Take the encoder that is trained."""
@@ -53,6 +55,10 @@ class Method(nn.Module, ABC):
 
     def after_update(self, progress: float) -> None:
         """Move what follows the weights; `progress` runs from 0 to 1 over the schedule."""
+
+    def subspaces(self) -> dict[str, nn.Linear]:
+        """Return the linear parts of the features that are worth taking by themselves."""
+        return {}
 
 
 class Teacher(nn.Module):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ecofm.pretrain.method import Method
-from ecofm.pretrain.views import ViewConfig, cut_windows, draw_parameters, render_views
+from ecofm.pretrain.rendering import render_tiles
+from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
 
@@ -142,8 +143,9 @@ class ContrastiveModule(pl.LightningModule):
         """
         losses = []
         for part in range(self.accumulate):
-            views = [self._view(batch, step, tile, stream, part) for tile, stream in self.sources]
-            loss, *features = self.method(*views, same=self._is_same(batch, part))
+            views = [self.view(batch, step, tile, stream, part) for tile, stream in self.sources]
+            same = self._is_same(batch, part) if self.method.needs_same else None
+            loss, *features = self.method(*views, same=same)
             self.manual_backward(loss / self.accumulate)
             losses.append(loss.detach())
         self.features = (features[0].detach(), features[1].detach())
@@ -166,7 +168,7 @@ class ContrastiveModule(pl.LightningModule):
             first, second = (pixels.contiguous().view(torch.int16) for pixels in (first, second))
         return torch.eq(first, second).flatten(1).all(dim=1)
 
-    def _view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
+    def view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
         """Return a view of one tile of each pair of a part: (batch, band, size, size)."""
         encoder = self.method.encoder
         share = batch["pixels"].shape[1]
@@ -184,9 +186,7 @@ class ContrastiveModule(pl.LightningModule):
             tile_px=(pixels.shape[2], pixels.shape[3]),
         )
         centre, spread = encoder.measure(pixels, valid)
-        windows, mask, parameters = cut_windows(pixels, valid, parameters)
-        tiles = (windows.float() - centre).div_(spread).mul_(mask[:, None])
-        return render_views(tiles, parameters, self.views.size_px)
+        return render_tiles(pixels, valid, centre, spread, parameters, self.views.size_px)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""

@@ -18,6 +18,7 @@ from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
 from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.folder import begin, is_finished, read_record, settle
+from ecofm.pretrain.look import draw_views
 from ecofm.pretrain.methods import build_method
 from ecofm.pretrain.module import ContrastiveModule
 from ecofm.pretrain.monitor import Monitor
@@ -97,6 +98,7 @@ def pretrain(
                 begin(out, manifest, run)
                 if config.steps:
                     _make_room(out, module)
+                    draw_views(module, out / "views.png")
             _warn_of_pairs(opened, config)
             for archive in opened:
                 contract.warn_of_resolution(archive.contract, "the run", str(archive.path))
@@ -122,6 +124,7 @@ def pretrain(
             "commit": manifest["git_commit"],
             "data": inputs,
         }
+        encoder.attach(module.method.subspaces())
         with draft as folder:
             fields = encoders.save(folder, encoder.cpu(), extra)
             write_card(folder, plain(config), fields, out / "metrics.jsonl", opened[0].attribution)

@@ -1,4 +1,4 @@
-"""Views: one spatial affine and one spectral affine a view, batched on the training device.
+"""Views: one spatial affine and one spectral affine a view, and a blur where it is asked for.
 
 The parameters are drawn by a counter-based generator keyed by (seed, step), one row a global
 sample, so that they depend neither on the number of devices nor on how often a run was resumed.
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 VIEW_STREAM = 1
+PLACE, BLUR = 2, 8
+"""Streams of one step: views have 0, 1, 3 and 4, and their blur stands beside them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,15 +43,22 @@ class ViewConfig:
     drop_probability: float = 0.05
     """Probability that a band is dropped (set to its mean)."""
 
+    blur_probability: float = 0.0
+    """Share of views that are blurred; none, for fine texture is what tells places apart."""
+    max_blur_px: float = 1.5
+    """Largest standard deviation of the blur, in pixels of the view."""
+
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.size_px < 8 or not 0 < self.min_zoom <= self.max_zoom:
             raise ValueError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
+        if not 0 <= self.blur_probability <= 1 or not 0 < self.max_blur_px < float("inf"):
+            raise ValueError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
 
 
 @dataclass(frozen=True, slots=True)
 class ViewParameters:
-    """The two affines of a batch of views."""
+    """The two affines of a batch of views, and its blur."""
 
     spatial: Float[Tensor, "batch 2 3"]
     """Normalised output coordinates to normalised input coordinates, as `affine_grid` takes."""
@@ -58,6 +66,14 @@ class ViewParameters:
     """Bands of the view from bands of the tile."""
     offset: Float[Tensor, "batch band"]
     """Added after mixing."""
+    blur: Float[Tensor, " batch"]
+    """Standard deviation of the blur in pixels of the view; 0 is none."""
+
+    def take(self, part: slice) -> ViewParameters:
+        """Return the parameters of some of the views."""
+        return ViewParameters(
+            self.spatial[part], self.mixing[part], self.offset[part], self.blur[part]
+        )
 
 
 def draw_parameters(
@@ -71,17 +87,22 @@ def draw_parameters(
     n_bands: int,
     tile_px: tuple[int, int],
 ) -> ViewParameters:
-    """Draw the affines of view 0 or 1 for `samples`, a slice of the step's global batch."""
-    shared = _generator(seed, step, 2).random((n_global, 2), dtype=np.float32)[samples]
+    """Draw the affines and blur of a view for `samples`, a slice of the step's global batch."""
+    shared = _generator(seed, step, PLACE).random((n_global, 2), dtype=np.float32)[samples]
     random = _generator(seed, step, view)
     uniform = random.random((n_global, 8), dtype=np.float32)[samples]
     normal = random.standard_normal((n_global, n_bands, n_bands + 2), dtype=np.float32)[samples]
     band_uniform = random.random((n_global, n_bands), dtype=np.float32)[samples]
     mixing, offset = _spectral(config, uniform, normal, band_uniform)
+    blur = _generator(seed, step, BLUR + view).random((n_global, 2), dtype=np.float32)[samples]
+    is_sharp = blur[:, 0] >= config.blur_probability
+    # From a tenth on: less is none, and its kernel too narrow to be written down.
+    sigma = np.where(is_sharp, 0, config.max_blur_px * (0.1 + 0.9 * blur[:, 1]))
     return ViewParameters(
         torch.from_numpy(_spatial(config, shared, uniform, tile_px)),
         torch.from_numpy(mixing),
         torch.from_numpy(offset),
+        torch.from_numpy(sigma.astype(np.float32)),
     )
 
 
@@ -131,59 +152,6 @@ def _spectral(
     mixing[is_dropped] = 0
     offset[is_dropped] = 0
     return mixing.astype(np.float32), offset.astype(np.float32)
-
-
-def render_views(
-    tiles: Float[Tensor, "batch band height width"], parameters: ViewParameters, size_px: int
-) -> Float[Tensor, "batch band size size"]:
-    """Apply the two affines to normalised tiles (mean 0, unit 1; invalid pixels are 0)."""
-    parameters = ViewParameters(
-        *(p.to(tiles.device) for p in (parameters.spatial, parameters.mixing, parameters.offset))
-    )
-    grid = _affine_grid(parameters.spatial, size_px)
-    crops = F.grid_sample(tiles, grid, padding_mode="reflection", align_corners=False)
-    mixed = torch.einsum("nij,njhw->nihw", parameters.mixing, crops)
-    return mixed + parameters.offset[:, :, None, None]
-
-
-def _affine_grid(spatial: Tensor, size_px: int) -> Tensor:
-    """Return what F.affine_grid does, six times as fast: broadcasting in place of a product."""
-    line = (torch.arange(size_px, device=spatial.device) * 2 + 1) / size_px - 1
-    across, down = line[None, None, :, None], line[None, :, None, None]
-    matrix = spatial[:, None, None]
-    return across * matrix[..., 0] + (down * matrix[..., 1] + matrix[..., 2])
-
-
-def cut_windows(
-    pixels: Shaped[Tensor, "batch band height width"],
-    valid: Bool[Tensor, "batch height width"],
-    parameters: ViewParameters,
-) -> tuple[Tensor, Tensor, ViewParameters]:
-    """Return the windows that the views lie in, their valid masks, and the affines to them.
-
-    Windows are (batch, band, height, width) as stored. Converting and normalising only what a
-    view shows saves most of the work on large tiles.
-    """
-    size = torch.tensor([pixels.shape[3], pixels.shape[2]])
-    matrix, centre = parameters.spatial[:, :, :2], parameters.spatial[:, :, 2]
-    # Half the view's extent and its centre, in pixels of the tile.
-    half = matrix.abs().sum(dim=2) * size / 2
-    middle = (centre + 1) * size / 2
-    side = torch.minimum((2 * half.amax(dim=0)).ceil().long() + 2, size)
-    start = (middle - side / 2).round().long().clamp(min=0).minimum(size - side)
-    width, height = side.tolist()
-    # Slices copy whole rows: four times as fast as one gather of all pixels. uint16 has no
-    # stacking on some devices; its bits do as int16.
-    bits = pixels.view(torch.int16) if pixels.dtype == torch.uint16 else pixels
-    corners = [(slice(y, y + height), slice(x, x + width)) for x, y in start.tolist()]
-    windows = torch.stack([bits[n, :, rows, columns] for n, (rows, columns) in enumerate(corners)])
-    mask = torch.stack([valid[n, rows, columns] for n, (rows, columns) in enumerate(corners)])
-    scale = size / side
-    moved = torch.cat(
-        [matrix * scale[:, None], (((middle - start) * 2 / side) - 1)[:, :, None]], dim=2
-    )
-    inside = ViewParameters(moved, parameters.mixing, parameters.offset)
-    return windows.view(pixels.dtype), mask, inside
 
 
 def measure_tiles(

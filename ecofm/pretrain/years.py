@@ -40,6 +40,7 @@ class ChangePreserving(Method):
     """A shared trunk, and two linear sub-spaces of it with a head each."""
 
     sources: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0), (1, 1), (0, 3), (1, 4))
+    needs_same: ClassVar[bool] = True
 
     def __init__(self, encoder: Encoder, config: ChangePreservingConfig, distributed: bool) -> None:
         """Add sub-spaces and heads to an encoder."""
@@ -67,9 +68,9 @@ class ChangePreserving(Method):
             loss = across / 2 + self.years_weight * apart
         return (loss, *features.chunk(4)[:2])
 
-    def subspaces(self, features: Tensor) -> dict[str, Tensor]:
-        """Return what each sub-space keeps of features (batch, backbone_dim)."""
-        return {"invariant": self.invariant(features), "years": self.years(features)}
+    def subspaces(self) -> dict[str, nn.Linear]:
+        """Return `invariant`, which forgets the period, and `years`, which tells periods apart."""
+        return {"invariant": self.invariant, "years": self.years}
 
 
 def contrast_tiles(

@@ -23,7 +23,8 @@ from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
-from ecofm.pretrain.views import ViewConfig, draw_parameters, render_views
+from ecofm.pretrain.rendering import render_tiles
+from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import ItemPairs, pair_items, read_members
 from ecofm.rank.losses import davidson
@@ -91,6 +92,8 @@ def finetune(
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
+    for archive in opened:
+        known.warn_of_resolution(archive.contract, str(encoder), str(archive.path))
     tile_ids = pd.concat([archive.index["tile_id"] for archive in opened], ignore_index=True)
     said = read_comparisons(comparisons)
     pairs = pair_items(said, tile_ids, read_members(members) if members else None)
@@ -106,6 +109,7 @@ def finetune(
         say(f"{out / 'encoder'} is done already: the same inputs and options.")
     else:
         losses = _tune(model, opened, pairs, config, progress)
+        model.attach({})  # another backbone's sub-spaces: what they knew is not theirs any more
         with draft as folder:
             encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
             draft.extra = {"first_loss": losses[0], "last_loss": losses[-1]}
@@ -213,7 +217,8 @@ def _render(
     """Return two renderings of the tiles' same crops: (batch, band, size, size) each."""
     pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles]))
     valid = torch.from_numpy(np.stack([valid for _, valid in tiles]))
-    images = model.normalize(pixels, valid)
+    model.require_contract(pixels)
+    centre, spread = model.measure(pixels, valid)
     drawn = [
         draw_parameters(
             config.views,
@@ -222,10 +227,13 @@ def _render(
             view=view,
             samples=slice(0, len(tiles)),
             n_global=len(tiles),
-            n_bands=images.shape[1],
-            tile_px=(images.shape[2], images.shape[3]),
+            n_bands=pixels.shape[1],
+            tile_px=(pixels.shape[2], pixels.shape[3]),
         )
         for view in range(2)
     ]
     drawn[1].spatial.copy_(drawn[0].spatial)
-    return [render_views(images, parameters, config.views.size_px) for parameters in drawn]
+    return [
+        render_tiles(pixels, valid, centre, spread, parameters, config.views.size_px)
+        for parameters in drawn
+    ]

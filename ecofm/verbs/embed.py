@@ -15,6 +15,7 @@ def embed(
     archive: list[Path],
     encoder: Path,
     out: Path,
+    columns: str | None = None,
     overwrite: bool = False,
     strict: bool = False,
 ) -> None:
@@ -24,9 +25,13 @@ def embed(
         archive: Archive folders; give the flag once for each.
         encoder: What `ecofm pretrain` wrote.
         out: The embeddings' folder.
+        columns: One part of the embeddings only: features, words, or a sub-space that the
+            encoder's config.json names, such as invariant or years.
         overwrite: Replace other embeddings that OUT holds.
         strict: Exit with 1 when any tile was left out.
     """
-    run_embed(archive, encoder, out, overwrite=overwrite, progress=progress_bar("embed"))
+    run_embed(
+        archive, encoder, out, columns=columns, overwrite=overwrite, progress=progress_bar("embed")
+    )
     matrix = Embeddings(out).matrix
     conclude(out, f"{matrix.shape[0]} embeddings of {matrix.shape[1]} dimensions", strict=strict)

@@ -26,6 +26,7 @@ from ecofm.tiles.archive import open_archive
 from ecofm.types import say
 
 MAX_LINE = 2000
+RUN = "run.json"  # what `pretrain` notes at a run's beginning
 
 
 def show(path: Path, *, out: Path | None = None) -> None:
@@ -37,6 +38,11 @@ def show(path: Path, *, out: Path | None = None) -> None:
         out: Folder for the pictures; beside PATH, named PATH-pictures, by default.
     """
     folder = path / "encoder" if (path / "encoder" / MANIFEST).is_file() else path
+    if not (folder / MANIFEST).is_file() and (path / RUN).is_file():
+        raise ArtifactError(
+            f"{path} is a run that has not ended; the command that began it continues, and "
+            f"{path / 'views.png'} and {path / 'health.png'} show how it is doing."
+        )
     if not (folder / MANIFEST).is_file():
         raise ArtifactError(f"{path} is no artifact: it has no {MANIFEST}.")
     found = read_json(folder / MANIFEST)
@@ -54,7 +60,10 @@ def show(path: Path, *, out: Path | None = None) -> None:
     if draw is not None:
         pictures.mkdir(parents=True, exist_ok=True)
         draw(folder, pictures, manifest)
-        say(f"{pictures}: pictures")
+        if any(pictures.iterdir()):
+            say(f"{pictures}: pictures")
+        else:
+            pictures.rmdir()
 
 
 def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
@@ -105,8 +114,17 @@ def _draw_own(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
         Image.open(picture).save(pictures / picture.name)
 
 
+def _draw_run(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
+    """Show what the run drew beside its encoder; an encoder that was copied away has nothing."""
+    run = folder.resolve().parent
+    for name in ("views.png", "health.png"):
+        if (run / RUN).is_file() and (run / name).is_file():
+            Image.open(run / name).save(pictures / name)
+
+
 DRAWERS: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     "archive": _draw_archive,
+    "encoder": _draw_run,
     "clusters": _draw_clusters,
     "scores": _draw_scores,
     "change": _draw_own,

@@ -1,8 +1,9 @@
 """100 CPU steps of a small run follow the recorded losses.
 
 Remake with: ECOFM_REMAKE_GOLDEN=1 pytest tests/golden/test_loss_curve.py
-Tolerance: 2 % of each loss in the first 20 steps, and 5 % of the mean of each further ten, for
-other versions of torch and other processors round otherwise and training spreads it.
+Tolerance: .5 % of each loss in the first 12 steps, and 10 % of the mean of each further twenty.
+Views that differ by 1e-4 of a standard deviation, as another version of torch or another processor
+rounds them, were seen to move these by .05 % and 4 %: training spreads them.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ def test_losses_follow_the_recorded_curve(
         CURVE.write_text(json.dumps([round(loss, 5) for loss in found.tolist()]) + "\n")
     golden = np.array(json.loads(CURVE.read_text()))
     assert len(found) == STEPS
-    assert np.allclose(found[:20], golden[:20], rtol=0.02)
-    assert np.allclose(
-        found[20:].reshape(-1, 10).mean(1), golden[20:].reshape(-1, 10).mean(1), rtol=0.05
-    )
+    assert np.allclose(found[:12], golden[:12], rtol=0.005)
+    means = [curve[20:].reshape(-1, 20).mean(1) for curve in (found, golden)]
+    assert np.allclose(*means, rtol=0.1)
     # The curve means something only where the loss falls.
     assert golden[-20:].mean() < golden[:10].mean() - 0.1

@@ -139,6 +139,62 @@ def test_embeddings_of_two_encoders_are_not_mixed(
     assert encoder_hash == Embeddings(other).encoder_hash
 
 
+def test_one_part_of_the_embeddings_is_taken_and_not_mixed_with_the_whole(
+    stages: Any, tiny: Callable[..., Any], tmp_path: Path
+) -> None:
+    from ecofm.maps.scores import score
+    from ecofm.pretrain.run import pretrain
+    from ecofm.rank.heads import RankConfig
+    from ecofm.rank.run import rank
+
+    run = pretrain([stages.archive], tmp_path / "run", tiny("change_preserving", steps=1))
+    whole = Embeddings(embed([stages.archive], run, tmp_path / "whole"))
+    columns = json.loads((run / "encoder" / "config.json").read_text())["columns"]
+    assert sorted(columns, key=columns.get) == ["features", "words", "invariant", "years"]
+    assert columns["years"][1] == whole.matrix.shape[1]
+    encoder, _ = ecofm.load_encoder(run)
+    features = torch.from_numpy(whole.matrix[:, slice(*columns["features"])].copy())
+    for name in ("invariant", "years"):
+        part = Embeddings(embed([stages.archive], run, tmp_path / name, columns=name))
+        assert np.array_equal(part.matrix, whole.matrix[:, slice(*columns[name])])
+        with torch.inference_mode():
+            own = encoder.subspaces[name](features).numpy()
+        assert np.allclose(own, part.matrix, atol=1e-5) and part.matrix.std() > 0
+        with pytest.raises(ArtifactError, match="different encoders"):
+            open_embeddings([whole.path, part.path])
+    rank([tmp_path / "years"], stages.answers, tmp_path / "ranker", RankConfig(n_heads=3))
+    score([tmp_path / "years"], tmp_path / "ranker", tmp_path / "scores")
+    with pytest.raises(ArtifactError, match="another encoder"):
+        score([tmp_path / "whole"], tmp_path / "ranker", tmp_path / "other")
+    with pytest.raises(ValueError, match="no 'seasons'; it has features, words, invariant, years"):
+        embed([stages.archive], run, tmp_path / "none", columns="seasons")
+
+
+def test_another_ground_resolution_is_said_where_it_is_embedded_scored_and_finetuned(
+    make_archive: Callable[..., Path], stages: Any, answer: Callable[..., Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from ecofm.maps.scores import score
+    from ecofm.pretrain.views import ViewConfig
+    from ecofm.rank.finetune import FinetuneConfig, finetune
+    from ecofm.rank.heads import RankConfig
+
+    fine = make_archive(tmp_path / "fine", tile_px=64)
+    warning = "ground resolution of 40 m and"
+    embeddings = embed([fine], stages.encoder, tmp_path / "embeddings")
+    assert warning in capsys.readouterr().err
+    score([embeddings], stages.ranker, tmp_path / "scores")
+    assert warning in capsys.readouterr().err
+    config = FinetuneConfig(
+        steps=1, pairs=2, views=ViewConfig(size_px=16), rank=RankConfig(n_heads=3)
+    )
+    answers = answer(tmp_path / "answers.csv", fine)
+    finetune([fine], stages.encoder, answers, tmp_path / "tuned", config)
+    assert capsys.readouterr().err.count(warning) == 2  # before tuning, and as it embeds
+    score([stages.embeddings], stages.ranker, tmp_path / "same")
+    assert "warning" not in capsys.readouterr().err
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-60])
 

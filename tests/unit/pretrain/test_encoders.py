@@ -154,6 +154,9 @@ STORED = {**SMALL, "normalization": "archive", "pooling": "stages"}
         edit_config(encoder=STORED | {"width": 0.25}),
         edit_config(encoder=STORED | {"pooling": "max"}),
         edit_config(encoder=STORED | {"surprise": 1}),
+        edit_config(columns={"features": [0, 120], "invariant": [120, 128]}),
+        edit_config(columns={"years": "all"}),
+        edit_config(columns=[1]),
     ],
 )
 def test_damaged_encoders_are_refused_by_name(saved: Path, damage: Callable[[Path], None]) -> None:

@@ -238,7 +238,9 @@ def test_the_years_subspace_tells_periods_apart_and_the_other_forgets_them() -> 
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        spaces = [method.subspaces(method.encoder.encode(view)) for view in draw(1000)]
+        features = [method.encoder.encode(view) for view in draw(1000)]
+    parts = method.subspaces()
+    spaces = [{name: part(x).detach() for name, part in parts.items()} for x in features]
     found = [
         {k: F.normalize(v - v.mean(dim=0), dim=1) for k, v in space.items()} for space in spaces
     ]

@@ -13,13 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecofm.pretrain.encoders import Encoder, EncoderConfig, Normalization
-from ecofm.pretrain.views import (
-    ViewConfig,
-    ViewParameters,
-    cut_windows,
-    draw_parameters,
-    render_views,
-)
+from ecofm.pretrain.rendering import cut_windows, render_tiles, render_views
+from ecofm.pretrain.views import ViewConfig, ViewParameters, draw_parameters
 from ecofm.types import Contract
 
 STILL = {
@@ -38,7 +33,7 @@ def draw(config: ViewConfig, n: int = 64, **changes: Any) -> ViewParameters:
 
 def by_hand(spatial: list[list[float]], n_bands: int = 1) -> ViewParameters:
     return ViewParameters(
-        torch.tensor([spatial]), torch.eye(n_bands)[None], torch.zeros(1, n_bands)
+        torch.tensor([spatial]), torch.eye(n_bands)[None], torch.zeros(1, n_bands), torch.zeros(1)
     )
 
 
@@ -134,7 +129,7 @@ def test_known_mixing_and_offset() -> None:
     mixing = torch.tensor([[[2.0, 0, 0], [0.5, 1, 0.25], [1 / 3, 1 / 3, 1 / 3]]])
     offset = torch.tensor([[0.0, -1, 10]])
     still = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]])
-    view = render_views(tile, ViewParameters(still, mixing, offset), 8)
+    view = render_views(tile, ViewParameters(still, mixing, offset, torch.zeros(1)), 8)
     assert torch.allclose(view[0, :, 3, 5], torch.tensor([2.0, 2.5, 7 / 3 + 10]))
 
 
@@ -170,20 +165,81 @@ def test_haze_takes_from_the_signal_what_it_adds_to_all_bands() -> None:
     assert not haze.offset[~is_hazy].any()
 
 
-def test_two_ranks_draw_what_one_device_draws() -> None:
-    whole = draw(ViewConfig())
-    halves = [draw(ViewConfig(), samples=slice(a, a + 32)) for a in (0, 32)]
+def blur_plainly(view: np.ndarray, sigma: float) -> np.ndarray:
+    """Weighted means by loops, over what lies inside the view."""
+    height, width = view.shape[1:]
+    found = np.zeros_like(view)
+    for i, j in itertools.product(range(height), range(width)):
+        total = 0.0
+        for y, x in itertools.product(range(height), range(width)):
+            weight = math.exp(-((y - i) ** 2 + (x - j) ** 2) / (2 * sigma**2))
+            found[:, i, j] += weight * view[:, y, x]
+            total += weight
+        found[:, i, j] /= total
+    return found
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_blur_is_that_of_the_loops(autocast: bool) -> None:
+    random = np.random.default_rng(0)
+    tiles = random.normal(size=(3, 2, 12, 12)).astype(np.float32)
+    still = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]]).expand(3, -1, -1)
+    sigma = torch.tensor([0.0, 0.6, 2.5])
+    given = ViewParameters(still, torch.eye(2).expand(3, -1, -1), torch.zeros(3, 2), sigma)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = render_views(torch.from_numpy(tiles), given, 12).numpy()
+    assert np.allclose(found[0], tiles[0], atol=1e-5)
+    for number in (1, 2):
+        expected = blur_plainly(tiles[number].astype(np.float64), float(sigma[number]))
+        assert np.allclose(found[number], expected, atol=1e-5)
+
+
+def test_a_share_of_the_views_is_blurred_and_the_rest_of_them_stays_the_same() -> None:
+    sharp = draw(ViewConfig(), 400)
+    blurred = draw(ViewConfig(blur_probability=0.5, max_blur_px=2.0), 400)
+    is_blurred = blurred.blur > 0
+    assert not sharp.blur.any() and 150 < is_blurred.sum() < 250
+    assert blurred.blur[is_blurred].min() >= 0.2 and blurred.blur.max() <= 2
     for name in ("spatial", "mixing", "offset"):
+        assert torch.equal(getattr(sharp, name), getattr(blurred, name))
+
+
+def test_a_batch_is_rendered_as_its_tiles_are_one_by_one() -> None:
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 250, (4, 3, 48, 48), generator=random).to(torch.uint16)
+    valid = torch.rand(4, 48, 48, generator=random) > 0.1
+    parameters = draw(ViewConfig(size_px=16, blur_probability=0.5), 4, tile_px=(48, 48))
+    for n in (1, 4):
+        centre, spread = torch.full((n, 3, 1, 1), 125.0), torch.full((n, 3, 1, 1), 40.0)
+        centre += torch.arange(n)[:, None, None, None]
+        found = render_tiles(pixels, valid, centre, spread, parameters, 16)
+        tiles = (pixels.float() - centre) / spread * valid[:, None]
+        assert torch.allclose(found, render_views(tiles, parameters, 16), atol=1e-3)
+        last = slice(3, 4)
+        own = last if n > 1 else slice(None)
+        alone = render_tiles(
+            pixels[last], valid[last], centre[own], spread[own], parameters.take(last), 16
+        )
+        assert torch.equal(alone, found[last])
+
+
+def test_two_ranks_draw_what_one_device_draws() -> None:
+    config = ViewConfig(blur_probability=0.5)
+    whole = draw(config)
+    halves = [draw(config, samples=slice(a, a + 32)) for a in (0, 32)]
+    for name in ("spatial", "mixing", "offset", "blur"):
         parts = torch.cat([getattr(half, name) for half in halves])
         assert torch.equal(getattr(whole, name), parts), name
 
 
 @pytest.mark.parametrize("key", [{"seed": 4}, {"step": 6}, {"view": 1}])
 def test_another_key_draws_other_views(key: dict[str, int]) -> None:
-    first, again, other = (draw(ViewConfig(), tile_px=(256, 256), **k) for k in ({}, {}, key))
-    for name in ("spatial", "mixing", "offset"):
+    config = ViewConfig(blur_probability=1.0)
+    first, again, other = (draw(config, tile_px=(256, 256), **k) for k in ({}, {}, key))
+    for name in ("spatial", "mixing", "offset", "blur"):
         assert torch.equal(getattr(first, name), getattr(again, name))
-        differs = (getattr(first, name) != getattr(other, name)).flatten(1).any(1)
+        differs = getattr(first, name) != getattr(other, name)
+        differs = differs.reshape(64, -1).any(1)
         assert differs.float().mean() > 0.9, name
 
 
@@ -196,10 +252,17 @@ def test_both_views_lie_around_one_place() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size_px": 4}, {"min_zoom": 0.0}, {"min_zoom": 2.0, "max_zoom": 1.0}]
+    "wrong",
+    [
+        {"size_px": 4},
+        {"min_zoom": 0.0},
+        {"min_zoom": 2.0, "max_zoom": 1.0},
+        {"blur_probability": 1.5},
+        {"max_blur_px": 0.0},
+    ],
 )
 def test_unusable_views_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="size_px"):
+    with pytest.raises(ValueError, match="views need"):
         ViewConfig(**wrong)
 
 
