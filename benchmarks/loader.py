@@ -37,6 +37,7 @@ BANDS, TILE_PX, CROP_PX, SIDE = 12, 256, 224, 10
 SCENE_PX = SIDE * TILE_PX
 LEFT, TOP, EPSG = 320000, 4321280, 32652
 BATCH, BATCHES, REPEATS, COLD_REPEATS = 32, 6, 3, 1
+SCALES, TURNS = (1_000, 1_000_000), 200
 YEARS = ("20180601", "20190601")
 RESULTS = Path(__file__).parent / "results" / "loader.json"
 Batches = Callable[[int], Iterator[np.ndarray]]
@@ -254,48 +255,55 @@ def repeat_index(source: Path, out: Path, n_tiles: int) -> None:
 
 
 def scale(root: Path) -> dict[str, object]:
-    """Return seconds a sample and memory at 1,000 and 1,000,000 tiles, each in its own process."""
-    found: dict[str, list[dict[str, float]]] = {}
-    for n_tiles in (1_000, 1_000_000):
-        repeat_index(root / "archive", root / f"n{n_tiles}", n_tiles)
+    """Return the cost of a sample and the memory at 1,000 and at 1,000,000 tiles.
+
+    Both loaders take turns in one process, their pages touched before: what differs is the index.
+    Memory is that of a process for each.
+    """
+    folders = [root / f"n{n_tiles}" for n_tiles in SCALES]
+    for n_tiles, folder in zip(SCALES, folders, strict=True):
+        repeat_index(root / "archive", folder, n_tiles)
+    memory: dict[str, list[float]] = {}
     for _ in range(REPEATS):
-        for n_tiles in (1_000, 1_000_000):
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.loader",
-                "--one",
-                str(root / f"n{n_tiles}"),
-            ]
+        for n_tiles, folder in zip(SCALES, folders, strict=True):
+            command = [sys.executable, "-m", "benchmarks.loader", "--one", str(folder)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found.setdefault(str(n_tiles), []).append(json.loads(out))
-    return {"by_tiles": found}
+            memory.setdefault(str(n_tiles), []).append(json.loads(out))
+    loaders = [open_loader(folder) for folder in folders]
+    iterators = [iter(loader) for loader in loaders]
+    for loader, iterator in zip(loaders, iterators, strict=True):
+        for tile_index in range(SCALES[0]):
+            loader.archives[0].read(tile_index)
+        for _ in range(4):  # all buffers
+            next(iterator)
+    seconds = np.zeros((TURNS, 2))
+    for turn in range(TURNS):
+        for number in (0, 1) if turn % 2 else (1, 0):
+            # Processor time: the clock on the wall also shows what else the machine does.
+            began = time.process_time()
+            next(iterators[number])
+            seconds[turn, number] = time.process_time() - began
+    return {
+        "anon_mb": memory,
+        "sample_us": (np.median(seconds, axis=0) / (2 * BATCH) * 1e6).tolist(),
+        "ratio": float(np.median(seconds[:, 1] / seconds[:, 0])),
+        "ratio_quartiles": np.percentile(seconds[:, 1] / seconds[:, 0], (25, 75)).tolist(),
+    }
+
+
+def open_loader(folder: Path) -> PairLoader:
+    """Return a loader that hashes nothing: a hash costs the same whatever the index is."""
+    archive = open_archive(folder)
+    return PairLoader([archive], batch_size=BATCH, seed=0, crop_px=CROP_PX, check="never")
 
 
 def one(folder: Path) -> None:
-    """Print seconds a sample and the memory of this process as JSON."""
-    archive = open_archive(folder)
-    began = time.perf_counter()
-    loader = PairLoader([archive], batch_size=BATCH, seed=0, crop_px=CROP_PX, check="never")
-    iterator = iter(loader)
-    next(iterator)
-    start_s = time.perf_counter() - began
-    seconds = []
-    for _ in range(60):
-        # Processor time: the clock on the wall also shows what else the machine does.
-        began = time.process_time()
+    """Print the memory of this process, in MB, after some batches."""
+    iterator = iter(open_loader(folder))
+    for _ in range(6):
         next(iterator)
-        seconds.append(time.process_time() - began)
-    status = Path("/proc/self/status").read_text()
-    memory = {
-        line.split(":")[0]: int(line.split()[1]) / 1024
-        for line in status.splitlines()
-        if line.startswith(("RssAnon", "VmHWM"))
-    }
-    sample_s = float(np.percentile(seconds, 20)) / (2 * BATCH)
-    print(
-        json.dumps({"sample_us": sample_s * 1e6, "start_s": start_s, "anon_mb": memory["RssAnon"]})
-    )
+    lines = Path("/proc/self/status").read_text().splitlines()
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")))
 
 
 def report(found: dict[str, object], n_tiles: int) -> None:
@@ -309,9 +317,11 @@ def report(found: dict[str, object], n_tiles: int) -> None:
         for name, value in seconds.items():
             memory = f"{seconds['crop from memory'] / value:9.2f}" if kind == "cached_s" else ""
             print(f"  {name:36s} {n_samples / value:9.0f} {base / value:12.1f} {memory}")
-    for number, runs in found["by_tiles"].items():
-        row = {key: float(np.min([run[key] for run in runs])) for key in runs[0]}
-        print(f"  {int(number):>9,d} tiles: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+    for number, cost in zip(SCALES, found["sample_us"], strict=True):
+        mb = float(np.median(found["anon_mb"][str(number)]))
+        print(f"  {number:>9,d} tiles: {cost:.1f} us a sample, {mb:.1f} MB")
+    low, high = found["ratio_quartiles"]
+    print(f"  ratio of turns: {found['ratio']:.3f} (quartiles {low:.3f} to {high:.3f})")
     versions = ("torch", "numpy", "rasterio", "torchgeo", "xxhash")
     write_json(
         RESULTS,

@@ -19,6 +19,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MADE_BY = {
     "archive": "ecofm tile",
+    "items": "ecofm tile",
     "encoder": "ecofm pretrain",
     "embeddings": "ecofm embed",
     "clusters": "ecofm cluster",

@@ -16,9 +16,10 @@ from ecofm import artifact
 from ecofm.errors import ArtifactError
 from ecofm.grid import WGS84, Grid
 from ecofm.tiles.archive import Archive
+from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
-from ecofm.tiles.products import Sign
 from ecofm.tiles.radiometry import BandStatistics, build_contract
+from ecofm.tiles.rasters import Sign
 from ecofm.tiles.sources import Sources, find_masks, find_sources, hash_file, hash_source
 from ecofm.tiles.target import begin, begin_growth, commit, give_up_growth, is_begun, tidy, withdraw
 from ecofm.tiles.workers import make_shards
@@ -26,6 +27,8 @@ from ecofm.types import Progress, say
 
 __all__ = ["TileConfig", "tile"]
 
+AREA = "area:"
+"""Its name among the inputs, which no file has."""
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 SYNTHETIC = "Synthetic imagery of a procedural country; no place on Earth"
 
@@ -40,6 +43,7 @@ class Order:
     inputs: dict[str, str]
     masks: dict[str, Path]
     sign: Sign | None = None
+    area: Area | None = None
     base: Archive | None = None
     """The archive that grows."""
     manifest: dict[str, Any] = field(default_factory=dict)
@@ -60,6 +64,7 @@ def tile(
     overwrite: bool = False,
     workers: int | None = 1,
     dask: Path | None = None,
+    area: str | None = None,
     sign: Sign | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -69,9 +74,10 @@ def tile(
     continues what was interrupted. With `append` a finished archive grows by what is new, and
     nothing that it has is written again. `masks` is a folder with rasters named as the scenes are:
     what is not 0 there is invalid. `workers` are processes, `dask` a YAML of a cluster (see
-    `ecofm.tiles.workers`). `sign` makes URLs readable. Raises SceneError when nothing is usable.
+    `ecofm.tiles.workers`). `area` is a file of polygons or `west,south,east,north`: other cells
+    are left out. `sign` makes URLs readable. Raises SceneError when nothing is usable.
     """
-    order = _take_order(paths, out, config, masks)
+    order = _take_order(paths, out, config, masks, area)
     order.sign = sign
     artifact.recover(out)
     if append and (out / artifact.MANIFEST).exists():
@@ -136,13 +142,20 @@ def _plan(order: Order) -> Plan:
     return plan
 
 
-def _take_order(paths: Sequence[Path], out: Path, config: TileConfig, masks: Path | None) -> Order:
+def _take_order(
+    paths: Sequence[Path], out: Path, config: TileConfig, masks: Path | None, area: str | None
+) -> Order:
+    asked = read_area(area) if area is not None else None
+    if asked and is_for_chips(config):
+        raise ValueError("--area chooses cells of scenes: chips are tiles by themselves.")
     sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")
     found = find_masks(masks, sources) if masks else {}
     inputs |= {f"mask:{name}": hash_file(path) for name, path in found.items()}
-    return Order(out=out, config=config, sources=sources, inputs=inputs, masks=found)
+    if asked:
+        inputs[AREA] = asked.hash
+    return Order(out=out, config=config, sources=sources, inputs=inputs, masks=found, area=asked)
 
 
 def _say_done(out: Path) -> Path:
@@ -168,15 +181,18 @@ def _grow(order: Order) -> bool:
         )
     held: dict[str, str] = base.manifest["inputs"]
     found = order.sources.found
+    # Then scenes that the archive has may be asked for more of their tiles.
+    is_asked_again = base.manifest.get("quarantined") or held.get(AREA) != order.inputs.get(AREA)
     for name in [name for name in found if name in held]:
         if held[name] != order.inputs[name]:
             order.sources.rejected[name] = "has changed since it was tiled; the archive keeps that"
         order.inputs[name] = held[name]
         # Quarantined tiles are made again from the scenes that they were made of.
-        if name in order.sources.rejected or not base.manifest.get("quarantined"):
+        if name in order.sources.rejected or not is_asked_again:
             del found[name]
     order.base = base
-    order.manifest = artifact.build_manifest("archive", old, {**held, **order.inputs})
+    kept = {name: hashed for name, hashed in held.items() if name != AREA}
+    order.manifest = artifact.build_manifest("archive", old, {**kept, **order.inputs})
     return bool(found)
 
 
@@ -185,6 +201,7 @@ def _given(order: Order) -> Given:
         hashes=order.inputs,
         masks=order.masks,
         sign=order.sign,
+        area=order.area,
         base=order.base.contract if order.base else None,
         tile_ids=frozenset(order.base.index["tile_id"]) if order.base else frozenset(),
     )
@@ -220,6 +237,10 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
         index = pd.concat([base.index, index], ignore_index=True)
         left_out = pd.concat([base.rejected, left_out]).drop_duplicates("path", keep="last")
         left_out = left_out[~left_out["path"].isin(index["tile_id"])].reset_index(drop=True)
+        # What was left out because of another area is not, once it is in.
+        left_out = left_out[
+            left_out["path"].isin(plan.rejected) | ~left_out["path"].isin(made.seen)
+        ]
         statistics.add_json(base.manifest["statistics"])
         is_synthetic = is_synthetic and base.attribution == SYNTHETIC
     grid = Grid(order.config.grid)

@@ -77,6 +77,8 @@ class PairLoader:
         self.samples = slice(rank * share, (rank + 1) * share)
         self.n_tiles = sum(archive.n_tiles for archive in archives)
         self._cells = Cells(archives, self.config)
+        for archive in archives:
+            archive.load_places()
         self._is_checked = np.zeros(self.n_tiles, bool)
         usable = self._cells.usable
         self._n_anchors = self.n_tiles if usable is None else len(usable)

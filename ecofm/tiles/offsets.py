@@ -10,7 +10,7 @@ from pathlib import Path
 from rasterio.enums import Resampling
 
 from ecofm.errors import SceneError
-from ecofm.tiles.rasters import Rasters
+from ecofm.tiles.rasters import Rasters, Remote
 
 BASELINE_OFFSET = -1000.0
 FIRST_BASELINE = 400
@@ -62,7 +62,7 @@ def resolve_offset(
     return Offset(0.0, "default")
 
 
-def check_offset(offset: Offset, parts: Sequence[tuple[Path | str, Sequence[int]]]) -> Offset:
+def check_offset(offset: Offset, parts: Sequence[tuple[Path | Remote, Sequence[int]]]) -> Offset:
     """Return the offset, or 0 where the pixels show that it was applied already.
 
     `parts` are rasters and their bands. Raises SceneError when the metadata state an offset that

@@ -74,14 +74,10 @@ class Cells:
         """Read the cells, periods and days of all tiles, in the order of the archives."""
         self.config = config
         cells, periods, days, shares = _codes(archives)
-        n = len(cells)
         # Archives may hold the same cell and period: such tiles stand next to each other.
         self._members = np.lexsort((periods, cells)).astype(np.int32)
-        self._place = np.empty(n, np.int32)
-        self._place[self._members] = np.arange(n, dtype=np.int32)
-        ordered = cells[self._members]
-        is_first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-        self._starts = np.append(np.flatnonzero(is_first), n).astype(np.int32)
+        self._cell = cells
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(cells))]).astype(np.int32)
         # 65,535 days reach to the year 2149.
         self._period, self._day = periods, days.clip(0, 65535).astype(np.uint16)
         is_usable = shares >= config.min_valid_share
@@ -105,8 +101,8 @@ class Cells:
     def partner(self, tiles: Indices, random: npt.NDArray[np.float64]) -> Indices:
         """Return a partner for each tile, chosen by a number in [0, 1); else the tile itself."""
         config = self.config
-        run = np.searchsorted(self._starts, self._place[tiles], side="right") - 1
-        start, stop = self._starts[run], self._starts[run + 1]
+        cell = self._cell[tiles]
+        start, stop = self._starts[cell], self._starts[cell + 1]
         places = start[:, None] + np.arange(int((stop - start).max()))
         allowed = places < stop[:, None]
         members = self._members[np.minimum(places, len(self._members) - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -12,16 +13,19 @@ import numpy as np
 
 from ecofm.errors import SceneError
 from ecofm.grid import Grid
+from ecofm.tiles.area import Area
 from ecofm.tiles.matching import drop_copies, harmonise, keep_common
 from ecofm.tiles.periods import parse_period, widen
 from ecofm.tiles.pixels import CLOUDS, Reading
-from ecofm.tiles.products import Sign, Words, read_product
+from ecofm.tiles.products import Words, read_product
+from ecofm.tiles.rasters import Sign
 from ecofm.tiles.scenes import Part, Scene, part_of, readable_name
-from ecofm.tiles.sources import Sources, absolute
+from ecofm.tiles.sources import Source, Sources, absolute
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
 
 NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
+N_ASKERS = 16  # scenes whose headers are asked for at once
 PERIOD_FOLDER = re.compile(r"(19|20)[0-9]{2}(-Q[1-4])?")
 
 
@@ -49,7 +53,8 @@ class TileConfig:
     resampling: Literal["bilinear", "cubic"] = "bilinear"
     """For reflectance that is not aligned with the grid; classes and masks are nearest."""
     remote: bool = False
-    """Read the pixels of STAC items over https; nothing opens a connection without it."""
+    """Read STAC APIs and the pixels of STAC items over https; nothing opens a connection without
+    it."""
     follow_links: bool = False
     """Follow links that lead out of the given folders."""
     name_pattern: str | None = None
@@ -113,6 +118,8 @@ class Given:
     masks: Mapping[str, Path] = field(default_factory=dict)
     """Masks that people gave, by the name of their scene."""
     sign: Sign | None = None
+    area: Area | None = None
+    """Cells outside it are not made."""
     base: Contract | None = None
     """Contract of the archive that grows."""
     tile_ids: Set[str] = frozenset()
@@ -163,17 +170,20 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
         sign=given.sign,
     )
     scenes: dict[str, Scene] = {}
-    for name, source in sources.found.items():
+
+    def read(name: str) -> Scene | SceneError:
         try:
-            read = read_stac if source.kind == "stac" else read_product
-            scene = read(source, words)
-            if scene.period is not None and config.period is None:
-                scene = replace(scene, period=widen(scene.period, config.per))
-            if name in given.masks:
-                scene = replace(scene, mask=_mask_of(given.masks[name], scene))
-            scenes[name] = scene
+            return _read(sources.found[name], config, words, given.masks.get(name))
         except SceneError as error:
-            plan.rejected[name] = str(error)
+            return error
+
+    # Over the network nearly all of the time is waiting.
+    with ThreadPoolExecutor(N_ASKERS if config.remote else 1) as readers:
+        for name, scene in zip(sources.found, readers.map(read, sources.found), strict=True):
+            if isinstance(scene, SceneError):
+                plan.rejected[name] = str(scene)
+            else:
+                scenes[name] = scene
     grid = Grid(config.grid)
     if is_for_chips(config):
         jobs = list(_plan_chips(scenes, grid, config, plan.rejected, given.base))
@@ -185,6 +195,13 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
         raise nothing_usable(plan.rejected)
     plan.offset = plan.scenes[0].offset - plan.scenes[0].shift
     return plan
+
+
+def _read(source: Source, config: TileConfig, words: Words, mask: Path | None) -> Scene:
+    scene = (read_stac if source.kind == "stac" else read_product)(source, words)
+    if scene.period is not None and config.period is None:
+        scene = replace(scene, period=widen(scene.period, config.per))
+    return scene if mask is None else replace(scene, mask=_mask_of(mask, scene))
 
 
 def _mask_of(path: Path, scene: Scene) -> Part:
@@ -264,7 +281,13 @@ def _plan_cells(
                 raise SceneError("has no place (CRS and transform); give --grid none for chips")
             if scene.period is None:
                 raise SceneError(NO_PERIOD)
-            touched[name] = [cell.cell_id for cell in grid.cells(scene.geobox)]
+            cells = list(grid.cells(scene.geobox))
+            if given.area is not None:
+                is_near = given.area.touches(cells)
+                if not is_near.any():
+                    raise SceneError("lies outside the area that was asked for")
+                cells = [cell for cell, near in zip(cells, is_near, strict=True) if near]
+            touched[name] = [cell.cell_id for cell in cells]
         except SceneError as error:
             rejected[name] = str(error)
             del scenes[name]

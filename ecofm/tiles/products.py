@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import Offset, resolve_offset
+from ecofm.tiles.rasters import Remote, Sign
 from ecofm.tiles.scenes import (
     CLASS_BAND,
     Part,
@@ -40,11 +41,8 @@ IDENTITY = re.compile(
     r"(S2[A-Z])_MSI(L1C|L2A)_([0-9]{8}T[0-9]{6})(?:_N([0-9]{4}))?_R[0-9]{3}_(T[0-9A-Z]{5})"
 )
 
-Place = tuple[Path | str, int]
+Place = tuple[Path | Remote, int]
 """A raster and the number of a band in it, from 1."""
-
-Sign = Callable[[str], str]
-"""Makes a URL readable, for example by adding a token to it."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -29,15 +32,55 @@ DRIVERS = {
     b"\xff\xd8\xff": "JPEG",
     b"\0\0\0\x0cjP": "JP2OpenJPEG",
 }
-REMOTE_DRIVERS = ["GTiff", "JP2OpenJPEG"]  # nothing that can point elsewhere
 MAX_OPEN = 16
 MAX_BANDS = 1000
 MAX_BLOCK_BYTES = 2**29
 # Deflate reaches about 1000:1; a larger promise is an empty file that asks for all memory.
 MAX_RATIO = 1100
 
+MAX_OPEN_S = 600
+"""A remote raster is opened anew after this time: signatures of URLs expire."""
+HTTP = {
+    "GDAL_HTTP_CONNECTTIMEOUT": 10,
+    "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_MAX_RETRY": 3,
+    "GDAL_HTTP_RETRY_DELAY": 1,
+    "CPL_VSIL_CURL_USE_HEAD": False,  # a URL that is signed for GET refuses HEAD
+    "GDAL_INGESTED_BYTES_AT_OPEN": 32768,  # the header of a COG in one request
+}
+
 Pixels = npt.NDArray[np.generic]
 Valid = npt.NDArray[np.bool_]
+
+Sign = Callable[[str], str]
+"""Makes a URL readable, for example by adding a token to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A raster behind a URL that someone asked to read."""
+
+    url: str
+    sign: Sign | None = None
+
+    @property
+    def name(self) -> str:
+        """The end of the URL, without what signs it."""
+        return self.url.partition("?")[0].rpartition("/")[2]
+
+    def signed(self) -> str:
+        """Return the URL to read, signed at this moment; raises SceneError when it cannot be."""
+        url = self.url
+        if self.sign is not None:
+            try:
+                url = self.sign(url)
+            except Exception as error:  # whatever someone's own function raises
+                raise SceneError(f"has a URL that could not be signed ({error})") from error
+        if not isinstance(url, str) or not re.match(r"https?://", url):
+            raise SceneError(
+                f"names {str(url)[:80]}; only files and, with --remote, https are read"
+            )
+        return url
 
 
 class Rasters:
@@ -49,7 +92,7 @@ class Rasters:
 
     def __init__(self) -> None:
         """Start with none open."""
-        self._open: OrderedDict[Path | str, tuple[rasterio.DatasetReader, ExitStack]] = (
+        self._open: OrderedDict[Path | Remote, tuple[rasterio.DatasetReader, ExitStack, float]] = (
             OrderedDict()
         )
 
@@ -65,17 +108,17 @@ class Rasters:
             self._open.popitem()[1][1].close()
 
     @contextmanager
-    def use(self, path: Path | str) -> Iterator[rasterio.DatasetReader]:
-        """Give an open raster; what GDAL complains of while it is read becomes SceneError.
-
-        A Path is a file. Text is a URL that someone asked to read.
-        """
+    def use(self, path: Path | Remote) -> Iterator[rasterio.DatasetReader]:
+        """Give an open raster; what GDAL complains of while it is read becomes SceneError."""
         with explained():
+            if isinstance(path, Remote) and path in self._open:
+                if time.monotonic() - self._open[path][2] > MAX_OPEN_S:
+                    self._open.pop(path)[1].close()
             if path not in self._open:
                 with ExitStack() as stack:
                     dataset = stack.enter_context(_open(path))
                     _require_sane_size(dataset, path)
-                    self._open[path] = dataset, stack.pop_all()
+                    self._open[path] = dataset, stack.pop_all(), time.monotonic()
                 if len(self._open) > MAX_OPEN:
                     self._open.popitem(last=False)[1][1].close()
             self._open.move_to_end(path)
@@ -88,7 +131,7 @@ def explained() -> Iterator[None]:
     try:
         # The empty list of neighbours keeps .aux.xml, .msk and world files out, which no hash sees.
         with rasterio.Env(
-            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True
+            GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_ERROR_ON_LIBJPEG_WARNING=True, **HTTP
         ):
             yield
     except (RasterioError, CPLE_BaseError, ProjError, ValueError, OSError) as error:
@@ -96,9 +139,11 @@ def explained() -> Iterator[None]:
         raise SceneError(f"cannot be read as an image ({reason})") from error
 
 
-def _open(path: Path | str) -> rasterio.DatasetReader:
-    if isinstance(path, str):
-        return rasterio.open(f"/vsicurl/{path}", driver=REMOTE_DRIVERS)
+def _open(path: Path | Remote) -> rasterio.DatasetReader:
+    if isinstance(path, Remote):
+        # Nothing that can point elsewhere.
+        driver = "JP2OpenJPEG" if path.name.lower().endswith(".jp2") else "GTiff"
+        return rasterio.open(f"/vsicurl/{path.signed()}", driver=driver)
     driver = _driver_of(path)
     # Chips have no place on Earth, and need none.
     with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
@@ -119,7 +164,7 @@ def _driver_of(path: Path) -> str:
     raise SceneError(f"is no TIFF, JPEG 2000, PNG or JPEG (it starts with {start!r})")
 
 
-def _require_sane_size(dataset: rasterio.DatasetReader, path: Path | str) -> None:
+def _require_sane_size(dataset: rasterio.DatasetReader, path: Path | Remote) -> None:
     if dataset.count > MAX_BANDS:
         raise SceneError(f"has {dataset.count} bands, expected at most {MAX_BANDS}")
     item_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)

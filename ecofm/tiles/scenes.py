@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import Offset, check_offset, resolve_offset
 from ecofm.tiles.periods import read_period
-from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.rasters import Pixels, Rasters, Remote, Valid
 from ecofm.types import DTYPES
 
 __all__ = ["Part", "Pixels", "Scene", "Valid", "read_scene"]
@@ -31,8 +31,7 @@ BAND = re.compile(r"B(?:0?[1-9]|1[0-2]|8A)|SCL", re.IGNORECASE)
 class Part:
     """Bands of a scene that lie in one raster."""
 
-    path: Path | str
-    """A file; text is a URL."""
+    path: Path | Remote
     numbers: tuple[int, ...]
     geobox: GeoBox | None
     nodata: float | None = None
@@ -67,7 +66,8 @@ class Scene:
     @property
     def path(self) -> Path:
         """The first raster's file."""
-        return Path(self.parts[0].path)
+        path = self.parts[0].path
+        return Path(path.name) if isinstance(path, Remote) else path
 
     @property
     def geobox(self) -> GeoBox | None:
@@ -151,7 +151,7 @@ def settle_offset(
     given: float | None,
     dtype: str,
     found: Offset,
-    parts: Sequence[tuple[Path | str, Sequence[int]]],
+    parts: Sequence[tuple[Path | Remote, Sequence[int]]],
 ) -> Offset:
     """Return the offset that counts: the given one, none for 8-bit images, or the checked one."""
     if given is not None:
@@ -265,10 +265,10 @@ def readable_name(name: str) -> str:
 
 
 def part_of(
-    path: Path | str, number: int, nodata: float | None
+    path: Path | Remote, number: int, nodata: float | None
 ) -> tuple[Part, str, dict[str, str]]:
     """Return a band of a raster as a part, with its number type and tags."""
-    place = Path(path).name
+    place = path.name
     with Rasters() as rasters, rasters.use(path) as dataset:
         if dataset.count < number:
             raise SceneError(f"has {dataset.count} bands in {place}, expected {number}")

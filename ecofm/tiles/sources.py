@@ -86,8 +86,7 @@ def find_sources(
     roots = {absolute(_root_of(path)) for path in paths}
     for path in paths:
         if not path.exists():
-            hint = "; remote imagery is read only with --remote" if ":/" in str(path) else ""
-            raise SceneError(f"{path} does not exist; give a folder or files of imagery{hint}.")
+            raise SceneError(f"{path} does not exist; give a folder or files of imagery.")
         root = _root_of(path)
         prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
         n_before = len(sources.found) + len(sources.rejected)

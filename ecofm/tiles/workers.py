@@ -100,20 +100,31 @@ def make_one(out: Path, number: int, jobs: list[Job], config: TileConfig) -> int
 
 
 def _make_by_dask(tasks: Iterator[Task], wanted: dict[str, Any]) -> Generator[int, None, None]:
-    """Yield the numbers of shards as workers finish them; few are handed over at a time."""
-    from distributed import Client, as_completed
+    """Yield the numbers of shards as workers finish them; few are handed over at a time.
+
+    What a worker that died was making is made by another; raises ArtifactError when the same
+    shard has killed several.
+    """
+    from distributed import Client, KilledWorker, as_completed
 
     with _start(wanted) as cluster, Client(cluster, set_as_default=False) as client:
         _wait_for_a_worker(client)
         running = as_completed(loop=client.loop)
         n_ahead = AHEAD * int(wanted["jobs"]) * int(wanted["options"].get("processes", 1))
-        for task in tasks:
-            # No hash of the arguments: each shard is made once, whatever is in it.
-            running.add(client.submit(make_one, *task, pure=False))
-            if running.count() >= n_ahead:
-                yield next(running).result()
-        for future in running:
-            yield future.result()
+        try:
+            for task in tasks:
+                # No hash of the arguments: each shard is made once, whatever is in it.
+                running.add(client.submit(make_one, *task, pure=False))
+                if running.count() >= n_ahead:
+                    yield next(running).result()
+            for future in running:
+                yield future.result()
+        except KilledWorker as error:
+            raise ArtifactError(
+                "a shard's workers were killed again and again, as happens where memory is short; "
+                "give fewer --workers, or more memory in --dask FILE, and the same command again: "
+                "it continues."
+            ) from error
 
 
 def _wait_for_a_worker(client: Any) -> None:

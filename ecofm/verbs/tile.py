@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 from cyclopts import Parameter
 
+from ecofm.errors import SceneError
 from ecofm.tiles.archive import open_archive
+from ecofm.tiles.area import read_area
 from ecofm.tiles.ingest import TileConfig
 from ecofm.tiles.ingest import tile as run_tile
+from ecofm.tiles.rasters import Sign
+from ecofm.tiles.search import SearchConfig, is_api
+from ecofm.tiles.search import search as run_search
 from ecofm.tiles.verify import verify as run_verify
 from ecofm.types import progress_bar
 from ecofm.verbs.outcome import conclude
 
 
 def tile(
-    *path: Path,
+    *path: str,
     out: Path,
     config: Annotated[TileConfig | None, Parameter(name="*")] = None,
+    area: str | None = None,
+    search: Annotated[SearchConfig | None, Parameter(name="*")] = None,
+    sign: str | None = None,
     masks: Path | None = None,
     workers: int | None = None,
     dask: Path | None = None,
@@ -34,10 +43,17 @@ def tile(
     composited; nodata, masks and clouds are honoured; a scene that is aligned with the grid is
     copied, not resampled.
 
+    Instead of scenes, one URL of a STAC API may be given, with --remote, --area and --dates: the
+    items that it has there are kept in `OUT.items` and read over https. They are asked for once;
+    --append asks again for what is new.
+
     Args:
-        path: Scenes, or folders that are searched for them.
+        path: Scenes, or folders that are searched for them, or the URL of a STAC API.
         out: The archive's folder.
         config: How scenes become tiles.
+        area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons.
+        search: What is looked for in a STAC API.
+        sign: `module:function` that makes a URL readable, as `planetary_computer:sign`.
         masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
         workers: Processes that make tiles (a local Dask cluster); one a core by default.
         dask: YAML of another cluster: `cluster: slurm`, `jobs:` and the `options:` of
@@ -52,10 +68,15 @@ def tile(
         return
     if not path:
         raise ValueError("name the scenes, or folders that hold them.")
+    config = config or TileConfig()
+    if sign is not None and not config.remote:
+        raise ValueError("--sign makes URLs readable, which are read with --remote only.")
     run_tile(
-        path,
+        _find(path, out, config, area, search, append=append, overwrite=overwrite),
         out,
-        config or TileConfig(),
+        config,
+        area=area,
+        sign=_load_sign(sign) if sign else None,
         masks=masks,
         workers=workers,
         dask=dask,
@@ -68,7 +89,46 @@ def tile(
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
 
 
-def _verify(paths: tuple[Path, ...], out: Path, strict: bool) -> None:
+def _find(
+    given: tuple[str, ...],
+    out: Path,
+    config: TileConfig,
+    area: str | None,
+    search: SearchConfig | None,
+    *,
+    append: bool,
+    overwrite: bool,
+) -> list[Path]:
+    """Return the scenes' paths: what was given, or the folder of what a STAC API has."""
+    apis = [text for text in given if is_api(text)]
+    if not apis:
+        if search is not None and search != SearchConfig():
+            raise ValueError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
+        return [Path(text) for text in given]
+    if not config.remote:
+        raise SceneError(f"{apis[0]} is a URL; give --remote to read it, or a folder of imagery.")
+    if len(given) > 1:
+        raise ValueError("give one URL of a STAC API, and nothing beside it.")
+    if area is None or search is None or search.dates is None:
+        raise ValueError("a STAC API is asked for --area and --dates; give both.")
+    items = out.with_name(f"{out.name}.items")
+    run_search(apis[0], items, read_area(area), search, again=append or overwrite)
+    return [items]
+
+
+def _load_sign(name: str) -> Sign:
+    """Return the function that `module:function` names; raises ValueError when there is none."""
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"--sign {name}: expected module:function ({error}).") from error
+    if not callable(found):
+        raise ValueError(f"--sign {name} is no function.")
+    return cast(Sign, found)
+
+
+def _verify(paths: tuple[str, ...], out: Path, strict: bool) -> None:
     if paths:
         raise ValueError("--verify reads OUT alone: give no scenes with it.")
     n_damaged = run_verify(out, progress_bar("verify"))

@@ -19,7 +19,7 @@ from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
 EPSG = "EPSG:32652"
-CALL = ("overwrite", "progress", "masks", "append", "workers", "dask", "sign")
+CALL = ("area", "overwrite", "progress", "masks", "append", "workers", "dask", "sign")
 CORNER = (250 * 1280, 3376 * 1280)
 """Top left of cell 32652_3375_250 of utm:1280, a whole number of cells of 1280 m."""
 

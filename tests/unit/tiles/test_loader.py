@@ -45,6 +45,8 @@ class Painted(Archive):
     def columns(self, names: list[str]) -> pa.Table:
         return pa.Table.from_pandas(self.index[names], preserve_index=False)
 
+    def load_places(self) -> None: ...
+
     def read_into(self, tile_index: int, pixels: Any, valid: Any, *_: Any, check: bool) -> None:
         if tile_index in self.damaged:
             raise TileError(f"tile {self.index['tile_id'][tile_index]} has another checksum")

@@ -15,6 +15,7 @@ from affine import Affine
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import check_offset, resolve_offset
 from ecofm.tiles.products import Words, read_product
+from ecofm.tiles.rasters import Remote
 from ecofm.tiles.sources import find_sources
 from ecofm.tiles.stac import read_stac
 
@@ -220,6 +221,44 @@ def test_a_stac_item_with_one_raster_of_all_bands(tmp_path: Path, paint: Any) ->
     assert archive.read(0)[0].tobytes() == painted[::-1].tobytes()
 
 
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_the_order_of_assets_does_not_matter(tmp_path: Path, paint: Any, is_turned: bool) -> None:
+    """A rendering names bands too, and a band may be there at three resolutions."""
+    folder = tmp_path / "in"
+    paint_bands(folder, "{band}.tif", paint)
+    names = [{"name": name} for name in ("B04", "B03", "B02")]
+    assets = {
+        "visual": {"href": "none.tif", "eo:bands": names},
+        "B02_60m": {"href": "none.tif"},
+        "B02_10m": {"href": "B02.tif"},
+        "B03-jp2": {"href": "none.jp2"},
+        "B03": {"href": "B03.tif", "eo:bands": 3},
+    }
+    order = list(assets)[:: -1 if is_turned else 1]
+    path = item(folder, {key: assets[key] for key in order})
+    (source,) = find_sources([path]).found.values()
+    scene = read_stac(source, Words(bands=("B02", "B03")))
+    assert [part.path.name for part in scene.parts] == ["B02.tif", "B03.tif"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "asset", "sentence"),
+    [
+        ({"platform": "landsat-8"}, {}, "is of platform landsat-8"),
+        ({"constellation": "sentinel-1"}, {}, "is of constellation sentinel-1"),
+        ({}, {"raster:bands": [{"scale": 2.75e-5, "offset": -0.2}]}, "has scale 2.75e-05"),
+    ],
+)
+def test_another_satellite_is_not_taken_for_sentinel_2(
+    tmp_path: Path, paint: Any, properties: Any, asset: Any, sentence: str
+) -> None:
+    paint_bands(tmp_path / "in", "{band}.tif", paint)
+    path = item(tmp_path / "in", {"blue": {"href": "B02.tif", **asset}}, **properties)
+    (source,) = find_sources([path]).found.values()
+    with pytest.raises(SceneError, match=sentence):
+        read_stac(source, Words())
+
+
 @pytest.mark.parametrize(
     ("href", "sentence"),
     [
@@ -258,7 +297,8 @@ def test_urls_are_signed_and_read_when_asked_for(
     monkeypatch.setattr(rasters.rasterio, "open", open_here)
     path = item(tmp_path / "in", {"B02": {"href": "https://example.org/B02.tif"}})
     (source,) = find_sources([path]).found.values()
-    scene = read_stac(source, Words(remote=True, sign=lambda url: f"{url}?token"))
-    assert scene.parts[0].path == "https://example.org/B02.tif?token"
+    words = Words(remote=True, sign=lambda url: f"{url}?token")
+    scene = read_stac(source, words)
+    assert scene.parts[0].path == Remote("https://example.org/B02.tif", words.sign)
     assert {name for name, _ in opened} == {"/vsicurl/https://example.org/B02.tif?token"}
-    assert all(options["driver"] == ["GTiff", "JP2OpenJPEG"] for _, options in opened)
+    assert all(options["driver"] == "GTiff" for _, options in opened)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+import dask
+import psutil
 import pytest
 
 from ecofm.errors import ArtifactError
 from ecofm.tiles import workers
 
 # distributed's own event loops and sockets are closed after the test that started them.
+FAILURES = "distributed.scheduler.allowed-failures"
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
@@ -38,6 +42,44 @@ def test_a_local_cluster_writes_the_same_bytes(tmp_path: Path, paint: Any, scene
     cluster.write_text("cluster: local\njobs: 2\noptions:\n  processes: false\n")
     paint.tile(scenes, tmp_path / "many", shard_tiles=2, dask=cluster)
     assert paint.hashes(tmp_path / "alone") == paint.hashes(tmp_path / "many")
+
+
+def kill_the_workers() -> int:
+    """Kill the processes that this test's cluster started, and return how many they were."""
+    started = psutil.Process().children(recursive=True)
+    workers = [one for one in started if "spawn_main" in " ".join(one.cmdline())]
+    for one in workers:
+        one.send_signal(signal.SIGKILL)
+    return len(workers)
+
+
+def test_a_killed_worker_does_not_end_the_run(tmp_path: Path, paint: Any, scenes: Path) -> None:
+    paint.tile(scenes, tmp_path / "alone", shard_tiles=1)
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text("cluster: local\njobs: 1\n")
+    n_killed = []
+
+    def progress(done: int, _: int) -> None:
+        if done == 1:
+            n_killed.append(kill_the_workers())
+
+    paint.tile(scenes, tmp_path / "killed", shard_tiles=1, dask=cluster, progress=progress)
+    assert n_killed == [1]
+    assert paint.hashes(tmp_path / "alone") == paint.hashes(tmp_path / "killed")
+
+
+def test_a_shard_that_kills_its_workers_is_told(
+    tmp_path: Path, paint: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint.tile(scenes, tmp_path / "alone", shard_tiles=4)
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text("cluster: local\njobs: 1\n")
+    with monkeypatch.context() as patched, dask.config.set({FAILURES: 0}):
+        patched.setattr(workers, "make_one", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(ArtifactError, match=r"killed again and again.*it continues"):
+            paint.tile(scenes, tmp_path / "killed", shard_tiles=4, dask=cluster)
+    paint.tile(scenes, tmp_path / "killed", shard_tiles=4)
+    assert paint.hashes(tmp_path / "alone") == paint.hashes(tmp_path / "killed")
 
 
 FAKE = {

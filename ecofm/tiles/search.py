@@ -1,0 +1,236 @@
+"""Search: what a STAC API knows of an area, kept as a folder of items that `tile` reads.
+
+The items are an artifact of their own: the run that tiles them is then a function of what lies on
+the disk, whatever the API answers tomorrow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import pandas as pd
+import shapely
+from shapely.geometry import mapping, shape
+
+from ecofm.artifact import Draft, unwritable, write_json
+from ecofm.errors import SceneError
+from ecofm.tiles.area import Area
+from ecofm.tiles.sources import MAX_JSON_BYTES
+from ecofm.types import say
+
+PAGE_ITEMS = 100
+MAX_ANSWER_BYTES = 2**26
+TIMEOUT_S = (10, 60)
+"""To connect, and between two bytes."""
+DATES = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
+ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+CLOUD = "eo:cloud_cover"
+
+
+@dataclass(kw_only=True, slots=True)
+class SearchConfig:
+    """What is looked for when a STAC API is given."""
+
+    collection: str = "sentinel-2-l2a"
+    """Collection of the STAC API."""
+    dates: str | None = None
+    """Days, months or years that are searched, both ends included: `2019/2022`,
+    `2019-04-01/2019-09-30`."""
+    max_cloud: float = 100.0
+    """Percent of cloud that an item may have."""
+    max_items: int = 10_000
+    """Items at most: a search that finds more is refused, not cut."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.dates is not None:
+            ends = self.dates.split("/")
+            if len(ends) > 2 or not all(map(DATES.fullmatch, ends)) or sorted(ends) != ends:
+                raise ValueError(f"--dates {self.dates}: expected 2019, or 2019-04/2019-09.")
+        if not 0 <= self.max_cloud <= 100 or self.max_items < 1:
+            raise ValueError("--max-cloud is a percentage, and --max-items at least 1.")
+
+
+def is_api(text: str) -> bool:
+    """Return whether what was given is a URL, of a STAC API then, and no path."""
+    return re.match(r"https?:/", text) is not None
+
+
+def search(api: str, out: Path, area: Area, config: SearchConfig, *, again: bool = False) -> Path:
+    """Write the items of a STAC API that lie in an area as `out/ID.json`, and return `out`.
+
+    The same search is not asked twice unless `again`. Items that do not say what the search is
+    about are left out, with the reason, in `rejected.parquet`. Raises SceneError when the API does
+    not answer, answers nonsense, leads to another host, or nothing is found.
+    """
+    told = {**asdict(config), "api": api, "area": area.hash}
+    draft = Draft(out, stage="items", config=told, inputs={}, overwrite=again)
+    if draft.done and not again:
+        return out
+    found: dict[str, dict[str, Any]] = {}
+    rejected: dict[str, str] = {}
+    for item in _ask(api, area, config):
+        name = str(item.get("id"))[:200]
+        try:
+            if _is_wanted(item, area, config):
+                found[name] = item
+        except SceneError as error:
+            rejected[name] = str(error)
+    if not found:
+        more = f" ({len(rejected)} were left out)" if rejected else ""
+        raise SceneError(f"{api} has no item of {config.collection} that was looked for{more}.")
+    try:
+        with draft as folder:
+            for name, item in found.items():
+                write_json(folder / f"{name}.json", item)
+            pd.DataFrame(
+                sorted(rejected.items()), columns=["path", "reason"], dtype=str
+            ).to_parquet(folder / "rejected.parquet")
+    except OSError as error:
+        raise unwritable(out, error) from error
+    say(f"{len(found)} items of {config.collection} found; {len(rejected)} left out ({out}).")
+    return out
+
+
+def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:
+    """Return whether an item is what was looked for; its assets' URLs become absolute.
+
+    Raises SceneError when it does not say so, or cannot be kept.
+    """
+    if item.get("type") != "Feature" or "stac_version" not in item:
+        raise SceneError("is no STAC item")
+    if not ITEM_ID.fullmatch(str(item.get("id"))):
+        raise SceneError("has an id that is no file name")
+    try:
+        place = shapely.make_valid(shape(item["geometry"]))
+        is_inside = bool(shapely.intersects(place, area.shape))
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        shapely.errors.ShapelyError,
+    ) as error:
+        raise SceneError("has no geometry") from error
+    properties = item.get("properties")
+    cloud = properties.get(CLOUD) if isinstance(properties, dict) else None
+    if config.max_cloud < 100 and not isinstance(cloud, int | float):
+        raise SceneError(f"has no {CLOUD}, which --max-cloud asks for")
+    _make_absolute(item)
+    if len(json.dumps(item)) > MAX_JSON_BYTES:
+        raise SceneError(f"is longer than {MAX_JSON_BYTES} bytes")
+    return is_inside and (config.max_cloud >= 100 or float(cloud or 0) <= config.max_cloud)
+
+
+def _make_absolute(item: dict[str, Any]) -> None:
+    """Complete the assets' relative URLs by the item's own, for the file lies elsewhere."""
+    links = item.pop("links", None)
+    own = None
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") == "self":
+            own = link.get("href")
+    assets = item.get("assets")
+    for asset in assets.values() if isinstance(assets, dict) else ():
+        if isinstance(asset, dict) and isinstance(asset.get("href"), str):
+            if isinstance(own, str) and is_api(own):
+                asset["href"] = urljoin(own, asset["href"])
+            elif not urlsplit(asset["href"]).scheme:
+                asset["href"] = ""  # a path on this disk is none of the API's business
+
+
+def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]:
+    """Yield each item once; raises SceneError for whatever the API does not do."""
+    from pystac.errors import STACError
+    from pystac_client import Client
+    from pystac_client.conformance import ConformanceClasses
+    from pystac_client.errors import ClientTypeError
+    from pystac_client.exceptions import APIError
+
+    seen: set[str] = set()
+    try:
+        # It warns of what an API does not support; what matters to us is checked here.
+        with warnings.catch_warnings(action="ignore"):
+            client = Client.open(api, stac_io=_one_host(api))
+            cloud = {CLOUD: {"lte": config.max_cloud}}
+            can_query = client.conforms_to(ConformanceClasses.QUERY)
+            found = client.search(
+                collections=[config.collection],
+                datetime=config.dates,
+                # A coast has more corners than an API takes; what is outside is dropped here.
+                intersects=mapping(area.shape.convex_hull),
+                query=cloud if config.max_cloud < 100 and can_query else None,
+                limit=PAGE_ITEMS,
+            )
+            for page in found.pages_as_dicts():
+                items = [item for item in page["features"] if isinstance(item, dict)]
+                new = [item for item in items if str(item.get("id")) not in seen]
+                if not new:
+                    raise SceneError(f"{api} gives the same page again and again.")
+                for item in new:
+                    seen.add(str(item.get("id")))
+                    yield item
+                if len(seen) > config.max_items:
+                    raise SceneError(
+                        f"{api} has more than {config.max_items} items of {config.collection}; "
+                        "narrow --dates or --area, or give --max-items."
+                    )
+    except APIError as error:
+        reason = " ".join(str(error).split())[:200]
+        status = getattr(error, "status_code", None)
+        what = f"answers {status}" if status else "does not answer"
+        raise SceneError(f"{api} {what} ({reason}); is it the URL of a STAC API?") from error
+    except (
+        STACError, ClientTypeError, Warning, LookupError, TypeError, AttributeError, ValueError,
+        RecursionError, NotImplementedError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise SceneError(f"{api} is no STAC API that can be searched ({reason}).") from error
+
+
+def _one_host(api: str) -> Any:
+    """Return how to ask one host and no other, in bounded time and memory."""
+    from pystac_client.stac_api_io import StacApiIO
+    from requests import PreparedRequest, Response
+    from requests.adapters import HTTPAdapter
+    from requests.exceptions import InvalidURL
+    from urllib3 import Retry
+
+    home = urlsplit(api)[:2]
+
+    class OneHost(HTTPAdapter):
+        """Also redirections pass here, and a request that leads elsewhere is never sent."""
+
+        def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
+            if urlsplit(request.url or "")[:2] != home:
+                raise InvalidURL(f"it leads to {str(request.url)[:80]}")
+            response = super().send(request, *args, **options)
+            answer = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
+            if len(answer) > MAX_ANSWER_BYTES:
+                raise InvalidURL(f"an answer is longer than {MAX_ANSWER_BYTES} bytes")
+            response.raw = io.BytesIO(answer)
+            return response
+
+    class ApiIO(StacApiIO):
+        """Reads URLs only: the library opens whatever else a link says as a file."""
+
+        def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+            if isinstance(source, str) and not is_api(source):
+                raise ValueError(f"a link leads to {source[:80]}")
+            return super().read_text(source, *args, **kwargs)
+
+    retry = Retry(
+        3, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
+        raise_on_status=False,
+    )  # fmt: skip
+    asker = ApiIO(timeout=TIMEOUT_S, max_retries=None)
+    for scheme in ("http://", "https://"):
+        asker.session.mount(scheme, OneHost(max_retries=retry))
+    return asker
