@@ -86,12 +86,15 @@ def fit_scale(gap: Floats, counts: Floats) -> Floats:
     """Return (slope, log_tie): the log odds that one unit of score stands for, by likelihood."""
     total = counts.sum()
 
-    def loss(scale: Floats) -> float:
+    def loss(scale: Floats) -> tuple[float, Floats]:
+        likelihood = _log_odds(gap, scale)
+        excess = np.exp(likelihood) * counts.sum(axis=1, keepdims=True) - counts
+        by_slope = ((excess[:, 0] - excess[:, 1]) * gap).sum() / 2
         # A weak pull keeps separable answers finite.
-        pull = 1e-4 * float(np.square(scale).sum())
-        return pull - float((counts * _log_odds(gap, scale)).sum() / total)
+        value = 1e-4 * float(np.square(scale).sum()) - float((counts * likelihood).sum() / total)
+        return value, np.array([by_slope, excess[:, 2].sum()]) / total + 2e-4 * scale
 
-    found: Floats = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B").x
+    found: Floats = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
     return found
 
 

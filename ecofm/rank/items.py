@@ -130,9 +130,15 @@ def _require_differences(pairs: ItemPairs) -> None:
 def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | None) -> list[Indices]:
     groups: dict[str, Indices] = {}
     if members is not None:
-        known = members[members["tile_id"].isin(rows.index)]
-        for item, tile_ids in known.groupby(known["item"].map(normalize_item))["tile_id"]:
-            groups[str(item)] = rows[tile_ids.to_numpy()].to_numpy(np.int64)
+        found = rows.reindex(members["tile_id"]).to_numpy()
+        embedded = ~np.isnan(found)
+        codes, names = pd.factorize(members["item"][embedded])
+        named, number = np.unique([normalize_item(name) for name in names], return_inverse=True)
+        owner = number[codes] if len(codes) else codes
+        order = np.argsort(owner, kind="stable")
+        ends = np.cumsum(np.bincount(owner, minlength=len(named)))
+        parts = np.split(found[embedded].astype(np.int64)[order], ends[:-1])
+        groups = dict(zip(named.tolist(), parts, strict=True)) if len(named) else {}
     own = rows.reindex(items).to_numpy()
     unknown = [
         item for item, row in zip(items, own, strict=True) if item not in groups and np.isnan(row)
