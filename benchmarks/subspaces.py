@@ -132,7 +132,8 @@ def prepare(work: Path) -> tuple[Archive, np.ndarray, np.ndarray, np.ndarray]:
 def print_table(figures: dict[str, list[Known]]) -> None:
     """Print the means over seeds, and their standard deviations, as a table in Markdown."""
     names = list(next(iter(figures.values()))[0])
-    print("| space | " + " | ".join(names) + " |\n|---" * (1) + "|---" * len(names) + "|")
+    print("| space | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
     for space, found in figures.items():
         cells = []
         for name in names:
