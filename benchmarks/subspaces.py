@@ -149,7 +149,7 @@ def main(work: Path) -> None:
     pixels, valid = read_all(archive)
     cells = archive.index["cell_id"].to_numpy()
     figures: dict[str, list[Known]] = {}
-    for seed in SEEDS:
+    for n_done, seed in enumerate(SEEDS, start=1):
         for arm, changes in ARMS.items():
             out = work / f"{arm.replace(' ', '-')}-{seed}"
             pretrain([work / "archive"], out, build_config(seed, changes), RUN)
@@ -163,7 +163,7 @@ def main(work: Path) -> None:
                 "spaces": figures,
                 "settings": {
                     "steps": STEPS, "batch_size": BATCH, "view_px": VIEW_PX,
-                    "seeds": list(SEEDS), "n_places": N_CELLS**2, "n_periods": 4,
+                    "seeds": list(SEEDS[:n_done]), "n_places": N_CELLS**2, "n_periods": 4,
                 },
                 **describe_machine(("torch", "lightly", "timm")),
             },
