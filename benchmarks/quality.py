@@ -131,7 +131,7 @@ def main(data: Path, work: Path) -> None:
     figures: dict[str, list[dict[str, float]]] = {}
     spaces: list[dict[str, dict[str, float]]] = []
     run_config = RunConfig(accelerator="cpu", torch_threads=1, threads=1, checkpoint_every=STEPS)
-    for seed in SEEDS:
+    for n_done, seed in enumerate(SEEDS, start=1):
         for arm, changes in ARMS.items():
             out = work / f"{arm.replace(' ', '-')}-{seed}"
             pretrain([work / "county"], out, build_config(seed, changes), run_config)
@@ -154,7 +154,7 @@ def main(data: Path, work: Path) -> None:
                     "steps": STEPS,
                     "batch_size": BATCH,
                     "view_px": VIEW_PX,
-                    "seeds": list(SEEDS),
+                    "seeds": list(SEEDS[:n_done]),
                 },
                 **describe_machine(("torch", "lightly", "timm")),
             },

@@ -132,7 +132,8 @@ def prepare(work: Path) -> tuple[Archive, np.ndarray, np.ndarray, np.ndarray]:
 def print_table(figures: dict[str, list[Known]]) -> None:
     """Print the means over seeds, and their standard deviations, as a table in Markdown."""
     names = list(next(iter(figures.values()))[0])
-    print("| space | " + " | ".join(names) + " |\n|---" * (1) + "|---" * len(names) + "|")
+    print("| space | " + " | ".join(names) + " |")
+    print("|---" * (len(names) + 1) + "|")
     for space, found in figures.items():
         cells = []
         for name in names:
@@ -148,7 +149,7 @@ def main(work: Path) -> None:
     pixels, valid = read_all(archive)
     cells = archive.index["cell_id"].to_numpy()
     figures: dict[str, list[Known]] = {}
-    for seed in SEEDS:
+    for n_done, seed in enumerate(SEEDS, start=1):
         for arm, changes in ARMS.items():
             out = work / f"{arm.replace(' ', '-')}-{seed}"
             pretrain([work / "archive"], out, build_config(seed, changes), RUN)
@@ -162,7 +163,7 @@ def main(work: Path) -> None:
                 "spaces": figures,
                 "settings": {
                     "steps": STEPS, "batch_size": BATCH, "view_px": VIEW_PX,
-                    "seeds": list(SEEDS), "n_places": N_CELLS**2, "n_periods": 4,
+                    "seeds": list(SEEDS[:n_done]), "n_places": N_CELLS**2, "n_periods": 4,
                 },
                 **describe_machine(("torch", "lightly", "timm")),
             },

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from ecofm.pretrain.config import plain
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.types import progress_bar
 from train.config import (
@@ -42,22 +46,35 @@ def main(config: DictConfig) -> None:
 
 
 def build_loggers(entry: PretrainEntry) -> list[Any]:
-    """Return a wandb logger when it is asked for; the run's id is its folder's name."""
+    """Return a wandb logger when it is asked for."""
     if entry.wandb.mode is WandbMode.disabled:
         return []
     from pytorch_lightning.loggers import WandbLogger
 
-    name = Path(entry.out).name
     return [
         WandbLogger(
             project=entry.wandb.project,
-            name=name,
-            id=name,
+            name=Path(entry.out).name,
+            id=wandb_id(entry),
             resume="allow",
             offline=entry.wandb.mode is WandbMode.offline,
             save_dir=entry.out,
         )
     ]
+
+
+def wandb_id(entry: PretrainEntry) -> str:
+    """Return the same id after a requeue, and another one for any other run.
+
+    Folders of one name are told apart by where they lie, and runs that follow each other in one
+    folder by their config; a run that grows longer stays the same one.
+    """
+    out = Path(entry.out).resolve()
+    config = plain(pick(entry, PretrainConfig)) | {"steps": None}
+    told = json.dumps([str(out), config], sort_keys=True)
+    # Names of folders may hold what wandb refuses.
+    name = re.sub("[^A-Za-z0-9_.-]", "-", out.name)[:80]
+    return f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ RUN = "run.json"
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """Return what `_begin` noted of the run in `out`; empty when there is none."""
+    """Return what `begin` noted of the run in `out`; empty when there is none."""
     found = artifact.read_json(out / RUN) if (out / RUN).is_file() else {}
     return found if isinstance(found, dict) else {}
 
@@ -63,6 +65,30 @@ def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
             "give --overwrite to start it anew, or another --out."
         )
     return False
+
+
+def is_first_process() -> bool:
+    """Return whether this is the first of the processes that were started together for a run."""
+    for name in ("RANK", "SLURM_PROCID"):  # torchrun, srun
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    # Lightning's own children: the first process of all has none of these.
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("NODE_RANK", "LOCAL_RANK"))
+
+
+def wait_for_first(out: Path, manifest: dict[str, Any], seconds: float = 600.0) -> None:
+    """Wait until the first process has begun this run in `out`, or for so long.
+
+    Started at once, another process would meet a folder that is half made, or half removed.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if _is_same_run(read_record(out), manifest):
+                return
+        except (ArtifactError, OSError):
+            pass  # it is being replaced; if it stays damaged, the caller says so
+        time.sleep(0.2)
 
 
 def _is_same_run(found: dict[str, Any], manifest: dict[str, Any]) -> bool:

@@ -66,6 +66,11 @@ class Record(pl.Callback):
         """Note a resume in metrics.jsonl, and take the signals from Lightning."""
         self.signals.listen()
         step = int(cast(ContrastiveModule, module).step)
+        if trainer.world_size > 1 and (first := int(trainer.strategy.broadcast(step))) != step:
+            raise EcofmError(
+                f"process {trainer.global_rank} resumes at step {step} and the first one at step "
+                f"{first}: {self.folder} does not look the same from all machines; start again."
+            )
         if trainer.is_global_zero:
             _mend(self.folder / "metrics.jsonl")
             if step:

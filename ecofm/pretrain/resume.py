@@ -82,6 +82,11 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:09d}.ckpt"
 
 
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint was written after."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def prune(folder: Path) -> None:
     """Delete all checkpoints but the newest ones."""
     for old in sorted(folder.glob("step-*.ckpt"))[:-KEEP_CHECKPOINTS]:
@@ -102,7 +107,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
                     raise ValueError(f"{bad} has another checksum")
-            AtomicCheckpointIO().load_checkpoint(path)
+            # Mapped: the numbers have just been read, and training reads them again.
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             reason = " ".join(str(error).split())[:120]
             say(f"checkpoint {path} is damaged ({reason}); taking the one before.")

@@ -17,7 +17,14 @@ from ecofm.pretrain import encoders
 from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
 from ecofm.pretrain.encoders import Encoder
-from ecofm.pretrain.folder import begin, is_finished, read_record, settle
+from ecofm.pretrain.folder import (
+    begin,
+    is_finished,
+    is_first_process,
+    read_record,
+    settle,
+    wait_for_first,
+)
 from ecofm.pretrain.look import draw_views
 from ecofm.pretrain.methods import build_method
 from ecofm.pretrain.module import ContrastiveModule
@@ -31,6 +38,7 @@ from ecofm.pretrain.resume import (
     newest_checkpoint,
     requeue,
     require_room,
+    step_of,
     sweep,
 )
 from ecofm.tiles.archive import open_archives
@@ -65,6 +73,8 @@ def pretrain(
     if init_file and init_file.is_file():
         inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
+    if run.devices * run.nodes > 1 and not is_first_process():
+        wait_for_first(out, manifest)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
         return out
@@ -209,12 +219,10 @@ def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Re
 
 
 def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:
-    if checkpoint:
+    if checkpoint and step_of(checkpoint) >= module.steps:
         # Lightning would take one step more of a run that has made its last one.
-        state = AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"]
-        if int(state["step"]) >= module.steps:
-            module.load_state_dict(state)
-            return
+        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
+        return
     with warnings.catch_warnings():
         # Our loader is no DataLoader: it has threads of its own, so Lightning's advice on workers
         # does not apply.

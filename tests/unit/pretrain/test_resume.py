@@ -394,3 +394,59 @@ def test_gradients_add_up_over_the_parts_of_a_batch(archive: Path, tiny: Tiny) -
         found.append([p.grad for p in module.method.parameters() if p.grad is not None])
     for whole, parts_ in zip(*found, strict=True):
         assert torch.allclose(whole, parts_, atol=1e-6)
+
+
+def test_the_other_processes_wait_for_the_first_to_begin(
+    archive: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+    import time
+
+    from ecofm.pretrain import folder
+
+    manifest = {"config": {"steps": 2, "schedule": "cosine"}, "inputs": {"archive0": "a"}}
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / f".{RUN}.partial").write_text("{")  # what the first process is writing just now
+    begun: list[float] = []
+
+    def begin() -> None:
+        time.sleep(0.5)
+        begun.append(time.monotonic())
+        folder.begin(out, manifest, run_config())
+
+    first = threading.Thread(target=begin)
+    first.start()
+    folder.wait_for_first(out, manifest, seconds=30)
+    assert begun and time.monotonic() >= begun[0]
+    first.join()
+    folder.wait_for_first(out, manifest, seconds=30)
+    assert not folder.is_finished(out, manifest, False)
+    # One that never comes is not waited for longer than told, and the folder is judged then.
+    other = manifest | {"inputs": {"archive0": "b"}}
+    folder.wait_for_first(out, other, seconds=0.5)
+    with pytest.raises(ArtifactError, match="another inputs"):
+        folder.is_finished(out, other, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "4", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"NODE_RANK": "1"}, False),
+    ],
+)
+def test_which_process_is_the_first(
+    variables: dict[str, str], is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ecofm.pretrain.folder import is_first_process
+
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is is_first

@@ -213,6 +213,22 @@ def test_a_wrong_key_ends_the_process_without_a_traceback(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_the_id_at_wandb_is_the_runs_own_and_stays_after_a_requeue(tmp_path: Path) -> None:
+    def find(out: str, *more: str) -> str:
+        return pretrain.wandb_id(to_entry(compose("pretrain", "archive=a", f"out={out}", *more)))
+
+    first = find(f"{tmp_path}/one/run")
+    assert first.startswith("run-") and first == find(f"{tmp_path}/one/../one/run", "threads=7")
+    assert first == find(f"{tmp_path}/one/run", "steps=9000")  # it may grow longer
+    others = [
+        find(f"{tmp_path}/two/run"),
+        find(f"{tmp_path}/one/run", "seed=1"),
+        find(f"{tmp_path}/one/run", "method=byol"),
+    ]
+    assert len({first, *others}) == 4
+    assert not set("/#?%:\\ ") & set(find(f"'{tmp_path}/a: #1'"))
+
+
 def test_wandb_is_off_by_default_and_offline_stays_in_out(
     stages: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
