@@ -58,6 +58,8 @@ def _apply(config: Any, fields: Any) -> Any:
             changes[name] = _apply(old, value)
         elif isinstance(old, Enum):
             changes[name] = type(old)(value)
+        elif old is None and type(value) is int:  # a limit that is not set
+            changes[name] = value
         elif type(value) is type(old) or (isinstance(old, float) and type(value) is int):
             changes[name] = type(old)(value)
         else:

@@ -15,6 +15,7 @@ from ecofm.pretrain.module import Positives, Schedule
 from ecofm.pretrain.record import OnCollapse
 from ecofm.pretrain.students import SimCLRConfig
 from ecofm.pretrain.views import ViewConfig
+from ecofm.tiles.pairs import PairConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,6 +42,8 @@ class PretrainConfig:
     """Decay of matrices and kernels; norms and biases have none."""
     positives: Positives = Positives.periods
     """`periods`: two periods of a cell where it has them; `tile`: one tile twice."""
+    pairs: PairConfig = field(default_factory=PairConfig)
+    """Which two periods of a cell are looked at together: gaps, season, valid share."""
     init_weights: str = ""
     """torchgeo's name of published weights to start from, such as
     `ResNet50_Weights.SENTINEL2_ALL_MOCO`; empty for random ones. With steps=0 they are written as

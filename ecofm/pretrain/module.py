@@ -15,6 +15,7 @@ from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
+from ecofm.tiles.pairs import PairConfig
 
 
 class Schedule(Enum):
@@ -58,6 +59,7 @@ class ContrastiveModule(pl.LightningModule):
         schedule: Schedule = Schedule.cosine,
         gradient_clip: float = 0.0,
         positives: Positives = Positives.periods,
+        pairs: PairConfig | None = None,
     ) -> None:
         """Take the method and everything that the batch of a step depends on."""
         super().__init__()
@@ -75,6 +77,7 @@ class ContrastiveModule(pl.LightningModule):
         self.accumulate = accumulate
         self.schedule = schedule
         self.gradient_clip = gradient_clip
+        self.pairs = pairs
         self.sources = method.sources
         if positives is Positives.tile:
             self.sources = tuple((0, stream) for _, stream in method.sources)
@@ -93,6 +96,7 @@ class ContrastiveModule(pl.LightningModule):
             threads=self.threads,
             rank=self.global_rank,
             world_size=self.trainer.world_size,
+            pairs=self.pairs,
         )
         return self.loader
 

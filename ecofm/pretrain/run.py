@@ -43,6 +43,7 @@ from ecofm.pretrain.resume import (
 )
 from ecofm.tiles.archive import open_archives
 from ecofm.tiles.loader import PairLoader
+from ecofm.tiles.pairs import PairConfig
 from ecofm.types import Contract, Progress, say
 
 __all__ = ["PretrainConfig", "RunConfig", "pretrain"]
@@ -91,6 +92,7 @@ def pretrain(
             if config.steps:
                 # A second's work; a checkpoint has the same.
                 encoder.fit_words(opened, config.seed)
+            _warn_of_pairs(opened, config)
             module = _build_module(encoder, opened, config, run)
             record = Record(
                 out,
@@ -109,7 +111,6 @@ def pretrain(
                 if config.steps:
                     _make_room(out, module)
                     draw_views(module, out / "views.png")
-            _warn_of_pairs(opened, config)
             for archive in opened:
                 contract.warn_of_resolution(archive.contract, "the run", str(archive.path))
             if config.steps:
@@ -165,6 +166,7 @@ def _build_module(
         schedule=config.schedule,
         gradient_clip=config.gradient_clip,
         positives=config.positives,
+        pairs=config.pairs,
     )
 
 
@@ -190,9 +192,13 @@ def _make_room(out: Path, module: ContrastiveModule) -> None:
 
 
 def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
-    loader = PairLoader(archives, batch_size=config.batch_size, seed=config.seed)
+    loader = PairLoader(
+        archives, batch_size=config.batch_size, seed=config.seed, pairs=config.pairs
+    )
     if not loader.has_temporal_pairs:
-        say("warning: no cell has two periods, so both views of a pair show the same tile.")
+        what = "that may be paired" if config.pairs != PairConfig() else ""
+        said = " ".join(f"no cell has two periods {what}".split())
+        say(f"warning: {said}, so both views of a pair show the same tile.")
 
 
 def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Record) -> pl.Trainer:

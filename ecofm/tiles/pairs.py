@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,14 @@ SEASON_DAYS = 45.0
 YEAR_DAYS = 365.25
 
 
+class Season(StrEnum):
+    """Which days of the year may be paired."""
+
+    any = "any"
+    same = "same"
+    other = "other"
+
+
 @dataclass(kw_only=True, slots=True)
 class PairConfig:
     """Which tiles make a pair: two of one cell, of different periods unless said otherwise."""
@@ -27,7 +35,7 @@ class PairConfig:
     """Days between the two tiles' dates, at least."""
     max_gap_days: int | None = None
     """And at most; None sets no limit."""
-    season: Literal["any", "same", "other"] = "any"
+    season: Season = Season.any
     """`same` pairs tiles within 45 days of the same day of the year, `other` the others."""
     min_valid_share: float = 0.0
     """Tiles with a smaller share of valid pixels are in no pair."""
@@ -38,6 +46,7 @@ class PairConfig:
         """Raise ValueError for values that cannot be used."""
         if not 0 <= self.min_valid_share <= 1 or not 0 <= self.same_period_share <= 1:
             raise ValueError("min_valid_share and same_period_share are shares, from 0 to 1.")
+        self.season = Season(self.season)
         if self.max_gap_days is not None and self.max_gap_days < self.min_gap_days:
             raise ValueError(f"no gap is from {self.min_gap_days} to {self.max_gap_days} days.")
 

@@ -10,6 +10,7 @@ from ecofm import recipe as recipe_module
 from ecofm.pretrain.methods import MoCoConfig
 from ecofm.pretrain.run import PretrainConfig
 from ecofm.recipe import read_recipe, recipe_folder
+from ecofm.tiles.pairs import PairConfig, Season
 
 NAMES = sorted(path.stem for path in recipe_folder().glob("*.yaml"))
 
@@ -41,6 +42,7 @@ def test_differences_land_in_their_fields(folder: Path) -> None:
     (folder / "mine.yaml").write_text(
         "defaults:\n  - override /method: moco\nsteps: 7\nlearning_rate: 1\n"
         "encoder: {normalization: tile, width: 2}\nmethod: {queue: 64}\n"
+        "pairs: {season: same, max_gap_days: 400}\n"
     )
     found = read_recipe("mine")
     assert isinstance(found.method, MoCoConfig) and found.method.queue == 64
@@ -49,12 +51,14 @@ def test_differences_land_in_their_fields(folder: Path) -> None:
     )
     assert found.encoder.normalization.value == "tile" and found.encoder.width == 2.0
     assert found.views == PretrainConfig().views
+    assert found.pairs == PairConfig(season=Season.same, max_gap_days=400)
 
 
 @pytest.mark.parametrize(
     "text",
     ["stepps: 3", "encoder: {depth: 3}", "encoder: 3", "encoder: {normalization: none}",
      "steps: many", "steps: -1", "steps: 1.5", "- steps", "steps: [1", "views: {size_px: 2}",
+     "pairs: {season: winter}", "pairs: {max_gap_days: many}", "pairs: {min_valid_share: 2.0}",
      "defaults:\n  - override /method: guess\nsteps: 3"],
 )  # fmt: skip
 def test_wrong_keys_and_types_are_wrong_usage(folder: Path, text: str) -> None:

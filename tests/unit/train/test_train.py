@@ -25,6 +25,8 @@ from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker
 from ecofm.recipe import read_recipe, recipe_folder
+from ecofm.tiles.loader import PairLoader
+from ecofm.tiles.pairs import PairConfig, Season
 from train import finetune, pretrain, rank
 from train.config import CONFIGS, pick, to_entry, to_paths
 from train.door import at_the_door
@@ -61,6 +63,25 @@ def run(module: Any, entry: str, *overrides: str) -> None:
 def test_there_is_a_test_for_every_entry() -> None:
     assert ENTRIES == ["finetune", "pretrain", "rank"]
     assert recipe_folder() == Path(CONFIGS) / "recipe" and "base" in RECIPES
+
+
+def test_the_choice_of_pairs_reaches_the_loader(
+    stages: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    asked = []
+
+    def remember(*args: Any, **options: Any) -> PairLoader:
+        asked.append(options["pairs"])
+        return PairLoader(*args, **options)
+
+    monkeypatch.setattr("ecofm.pretrain.module.PairLoader", remember)
+    run(pretrain, "pretrain", f"archive={stages.archive}", f"out={tmp_path / 'run'}", *SMALL,
+        "pairs.min_gap_days=50000", "pairs.season=other", "pairs.min_valid_share=0.01")  # fmt: skip
+    expected = PairConfig(min_gap_days=50000, season=Season.other, min_valid_share=0.01)
+    assert asked == [expected]
+    assert "no cell has two periods that may be paired" in capsys.readouterr().err
+    manifest = json.loads((tmp_path / "run" / "encoder" / "manifest.json").read_text())
+    assert manifest["config"]["pairs"]["season"] == "other"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -162,6 +183,8 @@ def test_what_must_be_given_is_named(
         (["steps=-1"], 2, "steps >= 0"),
         (["encoder.backbone=no_such_net"], 2, "no_such_net"),
         (["views.size_px=2"], 2, "size_px"),
+        (["pairs.same_period_share=2"], 2, "same_period_share"),
+        (["pairs.min_gap_days=9", "pairs.max_gap_days=8"], 2, "no gap is from 9 to 8 days"),
         (["accelerator=abacus"], 2, "abacus"),
         (["precision=7"], 2, "7"),
         (["strategy=none_such"], 2, "none_such"),
