@@ -19,6 +19,7 @@ VERBS = {
     "embed": "Turn tiles into embeddings.",
     "cluster": "Group like tiles.",
     "rank": "Fit a ranker to people's comparisons.",
+    "transfer": "Move a ranker to a new country by a few comparisons there.",
     "score": "Score tiles.",
     "change": "Map the change of scores between two periods.",
     "benchmark": "Check scores against proxies, beside plain baselines.",
