@@ -29,6 +29,7 @@ MADE_BY = {
     "scores": "ecofm score",
     "change": "ecofm change",
     "report": "ecofm benchmark",
+    "robustness": "ecofm robustness",
 }
 
 

@@ -131,4 +131,5 @@ DRAWERS: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     "report": _draw_own,
     "agreement": _draw_own,
     "transfer": _draw_own,
+    "robustness": _draw_own,
 }
