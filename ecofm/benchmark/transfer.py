@@ -25,7 +25,8 @@ from ecofm.compare.comparison import Comparison
 from ecofm.compare.panel import standardise
 from ecofm.compare.picking import Panel, PickConfig, Picker
 from ecofm.errors import ComparisonError, EcofmError
-from ecofm.rank.heads import LinearHeads, RankConfig, fit_heads
+from ecofm.rank.fit import fit_heads
+from ecofm.rank.heads import Heads, RankConfig
 from ecofm.rank.items import Indices, pair_items, read_members
 from ecofm.rank.losses import Floats
 from ecofm.rank.transfer import Target, TransferConfig, move_heads, open_target
@@ -161,7 +162,7 @@ def _match_truth(path: Path, index: pd.DataFrame, config: CurveConfig) -> Known:
 class Study:
     """All that the draws have in common."""
 
-    source: LinearHeads
+    source: Heads
     target: Target
     known: Known
     config: CurveConfig
@@ -197,7 +198,7 @@ class Study:
         n_left_out = int(np.searchsorted(taken, self.config.left_out * len(usable))) + 1
         return np.isin(region, names[order[: min(n_left_out, len(names) - 1)]])
 
-    def judge(self, heads: LinearHeads, rows: Indices) -> float:
+    def judge(self, heads: Heads, rows: Indices) -> float:
         """Return Spearman's correlation with the truth, the mean over periods."""
         scores = heads.predict(np.asarray(self.target.matrix[rows])).mean(axis=0)
         truth, periods = self.known.development[rows], self.target.index["period"].to_numpy()[rows]
@@ -269,7 +270,7 @@ class Study:
             return {"transfer": start, "scratch": float("nan")}
         moved = move_heads(self.source, self.target, pairs, self.moving)
         config = RankConfig(seed=number, components=self.moving.components)
-        scratch = fit_heads(self.target.matrix, self.target.basis, pairs, config)
+        scratch = fit_heads(self.target.matrix, self.target.basis, pairs, config).heads
         return {
             "transfer": self.judge(moved.heads, judged),
             "scratch": self.judge(scratch, judged),

@@ -22,10 +22,12 @@ from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import Matrix, open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
-from ecofm.rank.heads import Basis, LinearHeads, _resample_annotators, build_basis
-from ecofm.rank.items import Indices, ItemPairs, mean_members, pair_items, read_members
-from ecofm.rank.losses import Floats, davidson_loss
-from ecofm.rank.run import WEIGHTS, _choose_tiles, load_ranker
+from ecofm.rank.features import Basis, build_basis
+from ecofm.rank.fit import _resample
+from ecofm.rank.heads import HeadName, Heads, LinearHead
+from ecofm.rank.items import Indices, ItemPairs, gather_features, pair_items, read_members
+from ecofm.rank.losses import Floats
+from ecofm.rank.run import WEIGHTS, _choose_tiles, load_ranker, to_tensors
 from ecofm.types import say
 
 MIN_COMPARISONS = 10
@@ -77,7 +79,9 @@ class Target:
 class Moved:
     """A ranker after its transfer."""
 
-    heads: LinearHeads
+    heads: Heads
+    held_out_loss: float
+    """Mean negative log likelihood of held-out comparisons, weighed by the shares, in nats."""
     shares: Floats
     """Weight of each strength, weakest first: (strength,)."""
     source_loss: float
@@ -107,7 +111,11 @@ def transfer(
     inputs = artifact.hash_inputs(ranker=ranker, embeddings=embeddings, members=members)
     inputs["comparisons"] = hash_comparisons(table)
     draft = artifact.Draft(
-        out, stage="ranker", config=asdict(config), inputs=inputs, overwrite=overwrite
+        out,
+        stage="ranker",
+        config={**asdict(config), "head": HeadName.linear.value},
+        inputs=inputs,
+        overwrite=overwrite,
     )
     if draft.done:
         say(f"{out} is done already: the same ranker, embeddings, comparisons and options.")
@@ -116,17 +124,17 @@ def transfer(
     pairs = pair_items(table, target.index["tile_id"], known)
     moved = move_heads(source, target, pairs, config)
     with draft as folder:
-        heads = moved.heads
-        save_file({"weights": heads.weights, "bias": heads.bias}, str(folder / WEIGHTS))
+        save_file(to_tensors(moved.heads), str(folder / WEIGHTS))
         draft.extra = {
             "encoder": encoder,
             "n_items": len(pairs.items),
             "n_comparisons": int(pairs.counts.sum()),
             "n_annotators": len(pairs.counts),
-            "decay": heads.decay,
+            "decay": float(np.exp(moved.shares @ np.log(sorted(config.strengths)))),
             "shares": moved.shares.tolist(),
-            "held_out_loss": _finite(heads.held_out_loss),
+            "held_out_loss": _finite(moved.held_out_loss),
             "source_held_out_loss": _finite(moved.source_loss),
+            "residual": moved.heads.residual,
         }
     return out
 
@@ -137,9 +145,14 @@ def _finite(value: float) -> float | None:
 
 def open_target(
     ranker: Path, embeddings: Sequence[Path], config: TransferConfig
-) -> tuple[LinearHeads, Target, str]:
+) -> tuple[Heads, Target, str]:
     """Return the source's heads, the new country, and the encoder's hash; ArtifactError."""
     source, manifest = load_ranker(ranker)
+    if not (isinstance(source.head, LinearHead) and isinstance(source.features, Basis)):
+        raise ArtifactError(
+            f"{ranker} has a head that is not linear ({manifest['config']['head']}); give "
+            "one made by `ecofm rank --head linear`."
+        )
     index, matrix, encoder = open_embeddings(embeddings)
     if encoder != manifest["encoder"]:
         raise ArtifactError(
@@ -168,42 +181,63 @@ def require_enough(table: pd.DataFrame, path: Path) -> None:
         )
 
 
-def move_heads(
-    source: LinearHeads, target: Target, pairs: ItemPairs, config: TransferConfig
-) -> Moved:
+def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: TransferConfig) -> Moved:
     """Correct every head of the source by the new country's comparisons.
 
     Head and correction are fitted together to members and annotators drawn with replacement, one
     draw a head, so that the ensemble's spread holds the source's doubt and the new answers'.
     """
     random = np.random.default_rng(config.seed)
-    used, inverse = np.unique(np.concatenate(pairs.members), return_inverse=True)
-    ends = np.cumsum([len(members) for members in pairs.members])
-    compact = replace(pairs, members=np.split(inverse, ends[:-1]))
-    exact = np.asarray(target.matrix[used], dtype=np.float64)
-    features, scores = target.basis(exact), source.predict(exact)
-    whole = np.column_stack([scores.mean(axis=0), features])
-    losses = _hold_out(mean_members(whole, compact), pairs, config, random)
+    n_heads = len(source.parameters)
+
+    def describe(embeddings: Matrix) -> Floats:
+        """Return the source heads' scores, then the new country's directions."""
+        return np.column_stack([source.predict(embeddings).T, target.basis(embeddings)])
+
+    items = gather_features(target.matrix, describe, pairs.members, n_heads, random)
+    centre = items.mean[:, :n_heads].mean(axis=1)
+    losses = _hold_out(np.column_stack([centre, items.mean[:, n_heads:]]), pairs, config, random)
     strengths = np.array(sorted(config.strengths))
     shares = weigh_strengths(losses, len(strengths), float(pairs.counts.sum()))
     found = []
-    for own in scores:
-        drawn = mean_members(np.column_stack([own, features]), compact, random)
-        counts = _resample_annotators(pairs.counts, random)
+    for number in range(n_heads):
+        drawn = items.draw(number)
+        own = np.column_stack([drawn[:, number], drawn[:, n_heads:]])
+        answers = _resample(pairs, random)
+        left, right, counts = (
+            part.numpy() for part in (answers.left, answers.right, answers.counts)
+        )
         fits = [
-            share * fit_towards(drawn, pairs.left, pairs.right, counts, strength)[0]
+            share * fit_towards(own, left, right, counts, strength)[0]
             for strength, share in zip(strengths, shares, strict=True)
             if share
         ]
         found.append(np.sum(fits, axis=0))
-    slopes, corrections = np.split(np.array(found), [1], axis=1)
-    added = corrections @ target.basis.projection.T
-    weights = slopes * source.weights + added
-    bias = slopes[:, 0] * source.bias - added @ target.basis.mean
     mean = losses.mean(axis=0) if len(losses) else np.full(len(strengths), np.nan)
-    strength = float(np.exp(shares @ np.log(strengths)))
-    heads = LinearHeads(weights, bias, strength, float(shares @ mean))
-    return Moved(_keep_scale(heads, source, target), shares, float(mean[-1]))
+    heads = _join(source, target, np.array(found))
+    return Moved(heads, float(shares @ mean), shares, float(mean[-1]))
+
+
+def _join(source: Heads, target: Target, found: Floats) -> Heads:
+    """Return heads on the directions of both countries, from (head, slope and correction).
+
+    Each head keeps the mean and deviation over the new country that it had before.
+    """
+    assert isinstance(source.features, Basis)
+    projection = np.column_stack([source.features.projection, target.basis.projection])
+    old = found[:, :1] * source.parameters / source.unit[:, None]
+    heads = replace(
+        source,
+        features=Basis(target.basis.mean, projection),
+        parameters=np.column_stack([old, found[:, 1:]]),
+        offset=np.zeros(len(found)),
+        unit=np.ones(len(found)),
+    )
+    sample = np.asarray(target.matrix[target.chosen], dtype=np.float64)
+    before, after = source.predict(sample), heads.predict(sample)
+    usable = (after.std(axis=1) > 1e-12) & (before.std(axis=1) > 1e-12)
+    unit = np.where(usable, after.std(axis=1) / np.maximum(before.std(axis=1), 1e-12), 1.0)
+    return replace(heads, unit=unit, offset=after.mean(axis=1) - unit * before.mean(axis=1))
 
 
 def fit_towards(
@@ -242,8 +276,9 @@ def _hold_out(
     """Return the loss of comparisons with held-out items: (fold, strength), strengths sorted."""
     counts = pairs.counts.sum(axis=0)
     losses = []
+    n_places = int(pairs.places.max()) + 1
     for _ in range(N_SPLITS):
-        fold_of_item = random.permutation(len(items)) % min(config.folds, len(items))
+        fold_of_item = (random.permutation(n_places) % min(config.folds, n_places))[pairs.places]
         for fold in range(int(fold_of_item.max()) + 1):
             held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
             if not held.any() or held.all():
@@ -271,11 +306,19 @@ def weigh_strengths(losses: Floats, n_strengths: int, n_comparisons: float) -> F
     return np.asarray(kept / kept.sum())
 
 
-def _keep_scale(heads: LinearHeads, source: LinearHeads, target: Target) -> LinearHeads:
-    """Give each head the mean and deviation over the new country that it had before."""
-    sample = np.asarray(target.matrix[target.chosen], dtype=np.float64)
-    before, after = source.predict(sample), heads.predict(sample)
-    spread = after.std(axis=1)
-    factor = np.where(spread > 1e-12, before.std(axis=1) / np.maximum(spread, 1e-12), 1.0)
-    bias = before.mean(axis=1) + factor * (heads.bias - after.mean(axis=1))
-    return replace(heads, weights=factor[:, None] * heads.weights, bias=bias)
+def davidson_loss(
+    difference: Floats, counts: Floats, log_tie: float
+) -> tuple[float, Floats, float]:
+    """Return minus the mean log likelihood of comparisons, and its gradients in both.
+
+    Bradley-Terry with ties (Davidson 1970): P(left) ~ exp(d/2), P(right) ~ exp(-d/2) and
+    P(tie) ~ exp(log_tie); `difference` (pair,), `counts` of left, right and tie (pair, 3).
+    """
+    logits = np.stack([difference / 2, -difference / 2, np.full_like(difference, log_tie)], axis=1)
+    logits -= logits.max(axis=1, keepdims=True)
+    odds = np.exp(logits)
+    probability = odds / odds.sum(axis=1, keepdims=True)
+    total = counts.sum()
+    loss = -float((counts * np.log(probability + 1e-300)).sum() / total)
+    slope = (probability * counts.sum(axis=1, keepdims=True) - counts) / total
+    return loss, (slope[:, 0] - slope[:, 1]) / 2, float(slope[:, 2].sum())
