@@ -200,7 +200,8 @@ class Study:
 
     def judge(self, heads: Heads, rows: Indices) -> float:
         """Return Spearman's correlation with the truth, the mean over periods."""
-        scores = heads.predict(np.asarray(self.target.matrix[rows])).mean(axis=0)
+        seen = np.asarray(self.target.matrix[rows], dtype=np.float64)
+        scores = heads.predict(seen).mean(axis=0)
         truth, periods = self.known.development[rows], self.target.index["period"].to_numpy()[rows]
         found = []
         for period in np.unique(periods):

@@ -20,12 +20,12 @@ from scipy.special import softmax
 
 from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
-from ecofm.embed import Matrix, open_embeddings
+from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.features import Basis, build_basis
 from ecofm.rank.fit import _resample
 from ecofm.rank.heads import HeadName, Heads, LinearHead
-from ecofm.rank.items import Indices, ItemPairs, gather_features, pair_items, read_members
+from ecofm.rank.items import Indices, ItemPairs, Matrix, gather_features, pair_items, read_members
 from ecofm.rank.losses import Floats
 from ecofm.rank.run import WEIGHTS, _choose_tiles, load_ranker, to_tensors
 from ecofm.types import say
