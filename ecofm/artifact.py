@@ -25,9 +25,11 @@ MADE_BY = {
     "clusters": "ecofm cluster",
     "agreement": "ecofm compare report",
     "ranker": "ecofm rank",
+    "transfer": "ecofm transfer --curve",
     "scores": "ecofm score",
     "change": "ecofm change",
     "report": "ecofm benchmark",
+    "robustness": "ecofm robustness",
 }
 
 

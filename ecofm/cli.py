@@ -19,9 +19,11 @@ VERBS = {
     "embed": "Turn tiles into embeddings.",
     "cluster": "Group like tiles.",
     "rank": "Fit a ranker to people's comparisons.",
+    "transfer": "Move a ranker to a new country by a few comparisons there.",
     "score": "Score tiles.",
     "change": "Map the change of scores between two periods.",
     "benchmark": "Check scores against proxies, beside plain baselines.",
+    "robustness": "Measure how a score depends on haze, colour, gaps and the year.",
     "show": "Print a summary of any artifact, and draw its pictures.",
 }
 BAD_DATA, WRONG_USAGE, INTERRUPTED = 1, 2, 130

@@ -140,6 +140,30 @@ def write_answers(
     return path
 
 
+def write_embeddings(
+    path: Path, matrix: np.ndarray, *, periods: tuple[str, ...] = ("2019",), encoder: str = "0"
+) -> Path:
+    """Write embeddings of cells `c000`, `c001`... in each period, row by row of (tile, dim)."""
+    n_cells = len(matrix) // len(periods)
+    cells = [f"c{i:03d}" for i in range(n_cells)]
+    index = gpd.GeoDataFrame(
+        {
+            "tile_id": [f"{cell}@{period}" for period in periods for cell in cells],
+            "cell_id": cells * len(periods),
+            "period": [period for period in periods for _ in cells],
+            "group": "",
+            "valid_share": 1.0,
+        },
+        geometry=gpd.GeoSeries([None] * len(matrix), crs=WGS84),
+    )
+    draft = Draft(path, stage="embeddings", config={}, inputs={"encoder": encoder})
+    draft.extra = {"dim": matrix.shape[1], "attribution": ""}
+    with draft as folder:
+        index.to_parquet(folder / "index.parquet")
+        np.save(folder / "embeddings.npy", matrix.astype(np.float32))
+    return path
+
+
 @dataclass(frozen=True)
 class Stages:
     """One artifact of every stage up to scores; treat them as read-only."""
@@ -169,6 +193,12 @@ def damage() -> Callable[[Path, int], str]:
 def answer() -> Callable[..., Path]:
     """`write_answers`, for tests in other files."""
     return write_answers
+
+
+@pytest.fixture(scope="session")
+def make_embeddings() -> Callable[..., Path]:
+    """`write_embeddings`, for tests in other files."""
+    return write_embeddings
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from ecofm.synth.built import Built
 from ecofm.synth.land import Land, make_land
 from ecofm.synth.noise import derive_rng
 from ecofm.synth.places import build
+from ecofm.synth.styles import CLIMATES, SENSORS, STYLES
 
 EPSG = 32652
 GSD_M = 10
@@ -49,6 +50,12 @@ class CountryConfig:
     """Gain error of one granule in every second period, relative."""
     overlap_px: int = 30
     """Overlap of the western and the eastern granule."""
+    climate: str = "temperate"
+    """How green the land is and what the wilderness is: `temperate`, `arid` or `humid`."""
+    style: str = "northern"
+    """What houses are made of and how close they stand: `northern` or `southern`."""
+    sensor: str = "first"
+    """Calibration, sharpness and noise of the instrument: `first` or `second`."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be drawn."""
@@ -59,6 +66,9 @@ class CountryConfig:
             )
         if not self.periods or len(set(self.periods)) < len(self.periods):
             raise ValueError(f"periods must be distinct and at least one, not {self.periods}")
+        for name, known in (("climate", CLIMATES), ("style", STYLES), ("sensor", SENSORS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected {', '.join(known)}.")
 
     @property
     def n_px(self) -> int:
@@ -86,9 +96,9 @@ def generate_country(
     (out / "scenes").mkdir(parents=True, exist_ok=True)
     n_steps = 2 + len(config.periods)
     report = progress or (lambda done, total: None)
-    land = make_land(config.n_px, config.cell_px, config.seed)
+    land = make_land(config.n_px, config.cell_px, config.seed, CLIMATES[config.climate])
     report(1, n_steps)
-    built = build(land, config.cell_px, len(config.periods), config.seed)
+    built = build(land, config.cell_px, len(config.periods), config.seed, STYLES[config.style])
     _write_tables(out, land, built, config)
     report(2, n_steps)
     for index, period in enumerate(config.periods):
@@ -190,11 +200,14 @@ def _write_period(
         side: np.empty((len(imagery.BANDS), n_px, c.stop - c.start), np.uint16)
         for side, c in columns.items()
     }
+    sensor = SENSORS[config.sensor]
     tints = [imagery.tint_field(seed, index, side, config.seam) for side in (0, 1)]
     bands = imagery.render_bands(
-        land, built, config.cell_px, index, seed, haze=haze, noise=config.noise
-    )
+        land, built, config.cell_px, index, seed, haze=haze, noise=config.noise,
+        climate=CLIMATES[config.climate], style=STYLES[config.style], sensor=sensor,
+    )  # fmt: skip
     for number, image in enumerate(bands):
+        image *= np.float32(sensor.gain[number])
         image += cloud * (np.float32(0.62) - image)
         for (side, window), (gain, offset) in zip(columns.items(), tints, strict=True):
             tinted = image[:, window] * gain[number] + offset[number]

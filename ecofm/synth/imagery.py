@@ -5,7 +5,7 @@ place is; they are the nuisance that a model has to see through.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from ecofm.synth.noise import (
     smooth_noise,
     smoothstep,
 )
+from ecofm.synth.styles import Climate, Sensor, Spectrum, Style
 
 BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 OFFSET = 1000
@@ -62,25 +63,33 @@ _HAZE_LIGHT = (27, 26, 24.5, 23.5, 23, 23, 23, 23, 23, 22, 16, 13)
 
 @dataclass(frozen=True, slots=True)
 class Season:
-    """How green things are at one time of the year, 0 to 1, and the strength of shadows."""
+    """How green things are at one time of the year, 0 to 1, shadows, and snow on the heights."""
 
     crops: float
     crop_range: float
     trees: float
     grass: float
     shadow: float
+    snow: float = 0.0
 
 
 SUMMER = Season(crops=0.55, crop_range=1.0, trees=0.92, grass=0.38, shadow=0.9)
 LATE_SUMMER = Season(crops=0.42, crop_range=1.1, trees=0.85, grass=0.25, shadow=1.0)
-EARLY_SPRING = Season(crops=0.15, crop_range=0.8, trees=0.25, grass=0.10, shadow=1.25)
+EARLY_SPRING = Season(crops=0.15, crop_range=0.8, trees=0.25, grass=0.10, shadow=1.25, snow=0.8)
 
 
-def season_of(index: int, n_periods: int) -> Season:
+def season_of(index: int, n_periods: int, climate: Climate) -> Season:
     """Return the season of a period: one in the middle is early spring, the rest are summers."""
+    season = SUMMER if index % 2 == 0 else LATE_SUMMER
     if n_periods > 1 and index == n_periods // 2:
-        return EARLY_SPRING
-    return SUMMER if index % 2 == 0 else LATE_SUMMER
+        season = EARLY_SPRING
+    return replace(
+        season,
+        crops=season.crops * climate.crops,
+        trees=season.trees * climate.trees,
+        grass=season.grass * climate.grass,
+        snow=season.snow * climate.snow,
+    )
 
 
 def cloud_over(shape: tuple[int, int], cell_px: int, share: float, seed: int, index: int) -> Raster:
@@ -100,14 +109,17 @@ def render_bands(
     seed: int,
     haze: float,
     noise: float,
+    climate: Climate,
+    style: Style,
+    sensor: Sensor,
 ) -> Iterator[Raster]:
     """Yield the reflectance of each of `BANDS` in period `index`, below the clouds.
 
     `haze` is the typical optical depth in B02 of this period, `noise` the sensor's standard
     deviation in reflectance.
     """
-    season = season_of(index, built.n_periods)
-    weights = _ground_weights(land, season, seed, index)
+    season = season_of(index, built.n_periods, climate)
+    weights = _ground_weights(land, season, seed, index, climate.pale_soil)
     light = _light(land, season, seed, index)
     pixels, materials, cover, roof_light = _standing(built, index)
     veil = _haze(land.tone.shape, cell_px, haze, seed, index)
@@ -119,21 +131,23 @@ def render_bands(
         if number >= 5:
             image *= spread
         image *= light
-        table = _material_colours(number, season)
+        table = _material_colours(number, season, style)
         flat = image.reshape(-1)
         flat[pixels] += cover * (table[materials] * roof_light - flat[pixels])
-        image = _blur(image, band)
+        image = _blur(image, band, sensor.spread)
         clear = np.exp(-veil * np.float32(_HAZE_DEPTH[number]))
         glow = np.float32(_HAZE_LIGHT[number] / 100)
         image = glow + (image - glow) * clear
         rng = derive_rng(seed, "noise", index, number)
         grain = rng.standard_normal(image.shape, dtype=np.float32)
         grain *= 0.3 + image
-        image += np.float32(3 * noise) * grain
+        image += np.float32(3 * noise * sensor.noise) * grain
         yield image
 
 
-def _ground_weights(land: Land, season: Season, seed: int, index: int) -> dict[str, Raster]:
+def _ground_weights(
+    land: Land, season: Season, seed: int, index: int, pale_soil: float
+) -> dict[str, Raster]:
     """Return the share of each spectrum in each pixel."""
     ground = land.ground
     green = np.array([0, season.trees, 0.5 * season.grass, season.grass, 0, 0.05], np.float32)[
@@ -157,7 +171,7 @@ def _ground_weights(land: Land, season: Season, seed: int, index: int) -> dict[s
     stony = np.array([0, 0, 0.75, 0.1, 0, 0], np.float32)[ground] * bare
     gravel = np.array([0, 0, 0, 0, 0, 0.8], np.float32)[ground] * bare
     soil = bare - stony - gravel
-    pale = soil * land.soil
+    pale = soil * np.clip(land.soil + np.float32(pale_soil), 0, 1)
     weights = {
         "plant": plant * (1 - wet),
         "wood": wood * (1 - wet),
@@ -167,8 +181,8 @@ def _ground_weights(land: Land, season: Season, seed: int, index: int) -> dict[s
         "gravel": gravel,
         "water": wet,
     }
-    if season is EARLY_SPRING:
-        snow = smoothstep(land.wild, 0.92, 0.985) * 0.8
+    if season.snow:
+        snow = smoothstep(land.wild, 0.92, 0.985) * season.snow
         snow[(ground == Ground.WATER) | (ground == Ground.FOREST)] = 0
         for name in weights:
             weights[name] = weights[name] * (1 - snow)
@@ -214,16 +228,17 @@ def _haze(shape: tuple[int, int], cell_px: int, haze: float, seed: int, index: i
     return depth
 
 
-def _material_colours(number: int, season: Season) -> Raster:
+def _material_colours(number: int, season: Season, style: Style) -> Raster:
     """Return the reflectance of each material in band `number`; gardens follow the season."""
-    table: Raster = np.array([_MATERIALS[m][number] for m in Material], np.float32)
+    looks: dict[Material, Spectrum] = {**_MATERIALS, **style.colours}
+    table: Raster = np.array([looks[m][number] for m in Material], np.float32)
     bare = table[Material.DUST]
     table[Material.GARDEN] = bare + (table[Material.GARDEN] - bare) * season.trees
     table *= 0.01
     return table
 
 
-def _blur(image: Raster, band: str) -> Raster:
+def _blur(image: Raster, band: str, spread: float) -> Raster:
     """Return the band at its own sharpness: 10, 20 or 60 m."""
     if band in _GSD_60_M:
         return np.asarray(uniform_filter(image, 6))
@@ -232,7 +247,7 @@ def _blur(image: Raster, band: str) -> Raster:
     # The optics spread a point over its neighbours; 0.12 gives about the MTF of the 10 m bands.
     for axis in (0, 1):
         before, after = np.roll(image, 1, axis), np.roll(image, -1, axis)
-        image = 0.76 * image + 0.12 * (before + after)
+        image = (1 - 2 * spread) * image + spread * (before + after)
     return image
 
 

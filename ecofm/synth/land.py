@@ -22,6 +22,7 @@ from ecofm.synth.noise import (
     smooth_noise,
     smoothstep,
 )
+from ecofm.synth.styles import Climate
 
 WILD_SHARE = 0.36
 """Share of the country that is mountain, forest, steppe or water."""
@@ -73,13 +74,13 @@ class Land:
     """`Line` of each pixel."""
 
 
-def make_land(n_px: int, cell_px: int, seed: int) -> Land:
+def make_land(n_px: int, cell_px: int, seed: int, climate: Climate) -> Land:
     """Return the land of a square country of `n_px` pixels a side."""
     shape = (n_px, n_px)
     rng = derive_rng(seed, "land")
     country = min(n_px, 10 * cell_px)
     wild = rank_field(fractal_noise(shape, 0.28 * country, rng, 4))
-    ground, terrain = _wilderness(wild, cell_px, rng)
+    ground, terrain = _wilderness(wild, cell_px, rng, climate.wilderness)
     _carve_rivers(ground, cell_px, rng)
     patches = rank_field(fractal_noise(shape, 0.5 * cell_px, rng, 5, gain=0.6))
     ground[(ground == Ground.FIELD) & (patches > 0.92)] = Ground.FOREST
@@ -108,13 +109,13 @@ def make_land(n_px: int, cell_px: int, seed: int) -> Land:
 
 
 def _wilderness(
-    wild: Raster, cell_px: int, rng: np.random.Generator
+    wild: Raster, cell_px: int, rng: np.random.Generator, shares: tuple[float, float, float]
 ) -> tuple[NDArray[np.uint8], Raster]:
     """Return the ground and how mountainous it is, from the quantile field `wild`."""
     shape = wild.shape
     kind = fractal_noise(shape, min(1.6 * cell_px, shape[0] / 4), rng, 3)
     outside = wild > 1 - WILD_SHARE
-    cuts = np.quantile(kind[outside], [0.11, 0.36, 0.62])
+    cuts = np.quantile(kind[outside], shares)
     which = np.digitize(kind, cuts)
     ground = np.zeros(shape, np.uint8)
     order = (Ground.WATER, Ground.FOREST, Ground.ROCK, Ground.STEPPE)

@@ -15,16 +15,10 @@ from ecofm.synth.built import NEVER, Built, Material, Place, Role
 from ecofm.synth.land import Ground, Land
 from ecofm.synth.noise import Raster, derive_rng, hash_uniform, smooth_noise
 from ecofm.synth.routes import draw_routes
-
-POOR_ROOFS = np.array([Material.MUD, Material.THATCH, Material.CLAY, Material.MUD], np.uint8)
-MODERN_ROOFS = np.repeat(
-    np.array([Material.BLUE, Material.WHITE, Material.DARK, Material.TILE, Material.CONCRETE]),
-    [1, 1, 2, 2, 2],
-).astype(np.uint8)
-HALL_ROOFS = np.array([Material.WHITE, Material.BLUE, Material.CONCRETE, Material.DARK], np.uint8)
+from ecofm.synth.styles import Style
 
 
-def build(land: Land, cell_px: int, n_periods: int, seed: int) -> Built:
+def build(land: Land, cell_px: int, n_periods: int, seed: int, style: Style) -> Built:
     """Return everything built on `land` in `n_periods` periods."""
     shape = land.ground.shape
     built = Built(
@@ -45,7 +39,7 @@ def build(land: Land, cell_px: int, n_periods: int, seed: int) -> Built:
         settlements, land, cell_px, n_periods, derive_rng(seed, "sites")
     )
     for place in built.places:
-        _draw_place(built, land, place, bends)
+        _draw_place(built, land, place, bends, style)
     return built
 
 
@@ -176,26 +170,28 @@ class _Lots:
     distance: Raster  # of the lot's middle from the place's, 1 at its edge
 
 
-def _draw_place(built: Built, land: Land, place: Place, bends: tuple[Raster, Raster]) -> None:
+def _draw_place(
+    built: Built, land: Land, place: Place, bends: tuple[Raster, Raster], style: Style
+) -> None:
     """Draw one place over whatever stands there, but not on water."""
     n_px = built.role.shape[0]
     reach = int(1.5 * place.radius_px) + 4
     rows = slice(max(0, int(place.row) - reach), min(n_px, int(place.row) + reach))
     cols = slice(max(0, int(place.col) - reach), min(n_px, int(place.col) + reach))
-    lots = _lay_lots(place, rows, cols, [b[rows, cols] for b in bends])
+    lots = _lay_lots(place, rows, cols, [b[rows, cols] for b in bends], style.lot)
     birth = _birth(lots, place, built.n_periods)
     inside = (birth < NEVER) & (land.ground[rows, cols] != Ground.WATER)
     street, street_cover = _streets(lots, place)
     house = _houses(lots, place) & ~street
     roof = hash_uniform(place.seed + 5, lots.i, lots.j)
-    old, new = _roofs(place, roof)
+    old, new = _roofs(place, roof, style)
     renewal = _renewal(place, roof, built.n_periods)
     paved = place.quality > 0.45
     surface = Material.DUST
     if paved:
         surface = Material.ASPHALT if place.seed % 3 else Material.CONCRETE
     open_role = place.role if place.role in (Role.INDUSTRY, Role.MARKET) else Role.YARD
-    yard = _yards(lots, place)
+    yard = _yards(lots, place, style)
     roof_cover = 0.95 if place.quality > 0.3 else 0.8
     coats = (
         (~street & ~house, open_role, yard, yard, 0.75, 0),
@@ -212,16 +208,18 @@ def _draw_place(built: Built, land: Land, place: Place, bends: tuple[Raster, Ras
     built.order[window][inside] = place.quality
 
 
-def _yards(lots: _Lots, place: Place) -> NDArray[np.uint8]:
+def _yards(lots: _Lots, place: Place, style: Style) -> NDArray[np.uint8]:
     """Return what lies between roofs: earth, gardens or concrete, by taste and not by wealth."""
     patch = hash_uniform(place.seed + 6, lots.i // 3, lots.j // 3)
     if place.role in (Role.INDUSTRY, Role.MARKET):
         return np.where(patch < 0.5, Material.CONCRETE, Material.DUST).astype(np.uint8)
     taste = (place.seed % 1000) / 1000
-    return np.where(patch < 0.25 + 0.5 * taste, Material.GARDEN, Material.DUST).astype(np.uint8)
+    return np.where(patch < style.gardens + 0.5 * taste, Material.GARDEN, Material.DUST).astype(
+        np.uint8
+    )
 
 
-def _lay_lots(place: Place, rows: slice, cols: slice, bends: list[Raster]) -> _Lots:
+def _lay_lots(place: Place, rows: slice, cols: slice, bends: list[Raster], lot: float) -> _Lots:
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] - np.float32(place.row)
     x = np.arange(cols.start, cols.stop, dtype=np.float32)[None] - np.float32(place.col)
     cos, sin = np.float32(np.cos(place.angle)), np.float32(np.sin(place.angle))
@@ -229,7 +227,7 @@ def _lay_lots(place: Place, rows: slice, cols: slice, bends: list[Raster]) -> _L
     u = x * cos + y * sin + bent * bends[0]
     v = y * cos - x * sin + bent * bends[1]
     width, depth = {
-        Role.HOUSE: (3.0 + 3.6 * place.quality, 3.2 + 5.4 * place.quality),
+        Role.HOUSE: (lot * (3.0 + 3.6 * place.quality), lot * (3.2 + 5.4 * place.quality)),
         Role.INDUSTRY: (11.0, 20.0),
         Role.MARKET: (5.0, 9.0),
         Role.GREENHOUSE: (3.6, 13.0),
@@ -298,16 +296,18 @@ def _houses(lots: _Lots, place: Place) -> NDArray[np.bool_]:
     return roof & (luck < fill[place.role])
 
 
-def _roofs(place: Place, roof: Raster) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _roofs(place: Place, roof: Raster, style: Style) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the old and the new material of each roof."""
     choice = ((roof * 7919) % 1 * 997).astype(np.int64)
     if place.role == Role.GREENHOUSE:
         plastic = np.full(roof.shape, Material.PLASTIC, np.uint8)
         return plastic, plastic
     if place.role in (Role.INDUSTRY, Role.MARKET):
-        hall = HALL_ROOFS[choice % len(HALL_ROOFS)]
+        halls = np.array(style.hall_roofs, np.uint8)
+        hall = halls[choice % len(halls)]
         return hall, hall
-    return POOR_ROOFS[choice % len(POOR_ROOFS)], MODERN_ROOFS[choice % len(MODERN_ROOFS)]
+    poor, modern = np.array(style.poor_roofs, np.uint8), np.array(style.modern_roofs, np.uint8)
+    return poor[choice % len(poor)], modern[choice % len(modern)]
 
 
 def _renewal(place: Place, roof: Raster, n_periods: int) -> NDArray[np.uint8]:

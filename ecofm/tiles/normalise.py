@@ -101,7 +101,7 @@ def fit_lines(archive: Archive, reference: str) -> dict[str, Line]:
             continue
         shared = sorted(set(by_period[period].index) & set(by_period[reference].index))
         pairs = [
-            _blocks_of(archive, int(by_period[period][cell]), int(by_period[reference][cell]))
+            read_blocks(archive, int(by_period[period][cell]), int(by_period[reference][cell]))
             for cell in shared[:: -(-len(shared) // MAX_CELLS) or 1]
         ]
         x, y = (
@@ -117,7 +117,7 @@ def fit_lines(archive: Archive, reference: str) -> dict[str, Line]:
     return lines
 
 
-def _blocks_of(archive: Archive, one: int, other: int) -> tuple[Table, Table]:
+def read_blocks(archive: Archive, one: int, other: int) -> tuple[Table, Table]:
     """Return the means of blocks that are wholly valid in both tiles: (block, band) each."""
     (x, valid_x), (y, valid_y) = archive.read(one), archive.read(other)
     valid = _block_means((valid_x & valid_y)[None].astype(np.float32))[:, 0] == 1

@@ -34,7 +34,7 @@ def show(path: Path, *, out: Path | None = None) -> None:
 
     Args:
         path: The artifact's folder: archive, run or encoder, embeddings, clusters, ranker,
-            scores, change or report.
+            scores, change, report or transfer curve.
         out: Folder for the pictures; beside PATH, named PATH-pictures, by default.
     """
     folder = path / "encoder" if (path / "encoder" / MANIFEST).is_file() else path
@@ -130,4 +130,6 @@ DRAWERS: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {
     "change": _draw_own,
     "report": _draw_own,
     "agreement": _draw_own,
+    "transfer": _draw_own,
+    "robustness": _draw_own,
 }

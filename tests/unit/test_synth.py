@@ -1,6 +1,7 @@
 """The synthetic country: what it promises, computed from the written scenes."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -122,6 +123,38 @@ def test_another_seed_gives_another_country(tiny: Path, tmp_path: Path) -> None:
     assert (first != second).mean() > 0.9
 
 
+def test_the_default_country_looks_as_it_always_did(tiny: Path) -> None:
+    """Band means of both periods, and development; remake with `_mosaic(tiny, ...)`."""
+    table = pd.read_parquet(tiny / "truth.parquet")
+    assert table.development.mean() == pytest.approx(0.78586, abs=1e-4)
+    assert table.development.std() == pytest.approx(0.55123, abs=1e-4)
+    with rasterio.open(tiny / "scenes" / "2019_east.tif") as scene:
+        found = scene.read().mean(axis=(1, 2))
+    known = [2518.03, 2455.40, 2501.18, 2459.31, 2681.71, 3375.89]
+    np.testing.assert_allclose(found[:6], known, atol=0.5)
+    with rasterio.open(tiny / "scenes" / "2020_west.tif") as scene:
+        found = scene.read().mean(axis=(1, 2))
+    known = [3542.97, 3705.91, 3825.91, 3872.84, 3901.81, 3447.11]
+    np.testing.assert_allclose(found[6:], known, atol=0.5)
+
+
+def test_climate_style_and_sensor_change_looks_and_not_the_layout(
+    tiny: Path, tmp_path: Path
+) -> None:
+    first, _ = _mosaic(tiny, "2019")
+    development = pd.read_parquet(tiny / "truth.parquet").development
+    for name, value in (("climate", "arid"), ("style", "southern"), ("sensor", "second")):
+        config = replace(TINY, **{name: value})
+        other = generate_country(tmp_path / value, config)
+        found, _ = _mosaic(other, "2019")
+        assert (found != first).mean() > 0.02, name
+        truth_ = pd.read_parquet(other / "truth.parquet").development
+        assert spearmanr(truth_, development)[0] > (0.999 if name == "sensor" else 0.6), name
+    arid, _ = _mosaic(tmp_path / "arid", "2019")
+    greenness = [(x[7] - x[3]).astype(float).mean() for x in (first.astype(int), arid.astype(int))]
+    assert greenness[1] < 0.8 * greenness[0]
+
+
 def test_cells_are_those_of_the_grid(tiny: Path) -> None:
     grid = GridSpec("EPSG:32652", tile_shape=(TINY.cell_px, TINY.cell_px), resolution=10)
     with rasterio.open(tiny / "scenes" / "2019_west.tif") as west:
@@ -233,7 +266,16 @@ def test_progress_ends_at_its_total(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_cells": 1}, {"cell_px": 33}, {"periods": ()}, {"periods": ("a", "a")}]
+    "wrong",
+    [
+        {"n_cells": 1},
+        {"cell_px": 33},
+        {"periods": ()},
+        {"periods": ("a", "a")},
+        {"climate": "polar"},
+        {"style": "gothic"},
+        {"sensor": "third"},
+    ],
 )
 def test_impossible_countries_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):

@@ -1,0 +1,324 @@
+"""Transfer: a ranker learned elsewhere, moved to a new country by a few comparisons there.
+
+The source's score is the prior mean. What the new country's comparisons say beyond it is a
+correction that is linear in the embeddings and held towards 0, which is a ridge towards the
+source's weights; several strengths are averaged by how well each foretold comparisons that were
+held out. The strongest leaves the source's order as it is, under the weakest it hardly matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from ecofm import artifact
+from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.embed import open_embeddings
+from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.rank.features import Basis, build_basis
+from ecofm.rank.fit import _resample
+from ecofm.rank.heads import HeadName, Heads, LinearHead
+from ecofm.rank.items import Indices, ItemPairs, Matrix, gather_features, pair_items, read_members
+from ecofm.rank.losses import Floats
+from ecofm.rank.run import WEIGHTS, _choose_tiles, load_ranker, to_tensors
+from ecofm.types import say
+
+MIN_COMPARISONS = 10
+"""Fewer cannot choose how far the source is to be trusted."""
+WEAK = 1e-3
+"""Pull on the source's slope and on the tie parameter, so that both stay finite."""
+N_SPLITS = 2
+"""Times that the items are divided into folds anew."""
+MIN_WEIGHT = 0.02
+"""A strength of less weight is left out."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TransferConfig:
+    """How a ranker is moved to a new country."""
+
+    seed: int = 0
+    """Seed of folds and resampling."""
+    components: int = 32
+    """Directions of the new country's embeddings that the correction may use."""
+    invariance: float = 0.8
+    """How much of what varies between periods of one cell is taken for noise; 0 to 1."""
+    strengths: list[float] = field(default_factory=lambda: [0.1, 0.3, 1.0, 3.0, 10.0, 1e4])
+    """Ridge penalties towards the source, in inverse squared log odds, that are weighed by
+    held-out items; the largest leaves the source's order as it is."""
+    folds: int = 5
+    """Folds of items for that choice."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        if self.components < 1 or not self.strengths or min(self.strengths) <= 0:
+            raise ValueError("components >= 1 and strengths above 0 are needed.")
+        if not 0 <= self.invariance <= 1 or self.folds < 2:
+            raise ValueError("invariance from 0 to 1 and folds >= 2 are needed.")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A new country's embeddings, and the directions in which its places differ."""
+
+    index: pd.DataFrame
+    matrix: Matrix
+    basis: Basis
+    chosen: Indices
+    """Rows that stand for all tiles."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A ranker after its transfer."""
+
+    heads: Heads
+    held_out_loss: float
+    """Mean negative log likelihood of held-out comparisons, weighed by the shares, in nats."""
+    shares: Floats
+    """Weight of each strength, weakest first: (strength,)."""
+    source_loss: float
+    """Mean negative log likelihood of held-out comparisons under the source's order, in nats."""
+
+
+def transfer(
+    ranker: Path,
+    embeddings: Sequence[Path],
+    comparisons: Path,
+    out: Path,
+    config: TransferConfig,
+    *,
+    members: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Move a ranker to the country of `embeddings` and return `out`, a ranker for `ecofm score`.
+
+    `comparisons` are of the new country's tiles, or of items whose `members` are. Scores stay on
+    the source's scale: over the new country's tiles each head keeps the mean and deviation that
+    it had before. Raises ArtifactError for embeddings of another encoder, ComparisonError for
+    fewer than 10 comparisons or when nothing can be learned from them.
+    """
+    table = read_comparisons(comparisons)
+    source, target, encoder = open_target(ranker, embeddings, config)
+    require_enough(table, comparisons)
+    inputs = artifact.hash_inputs(ranker=ranker, embeddings=embeddings, members=members)
+    inputs["comparisons"] = hash_comparisons(table)
+    draft = artifact.Draft(
+        out,
+        stage="ranker",
+        config={**asdict(config), "head": HeadName.linear.value},
+        inputs=inputs,
+        overwrite=overwrite,
+    )
+    if draft.done:
+        say(f"{out} is done already: the same ranker, embeddings, comparisons and options.")
+        return out
+    known = read_members(members) if members else None
+    pairs = pair_items(table, target.index["tile_id"], known)
+    moved = move_heads(source, target, pairs, config)
+    with draft as folder:
+        save_file(to_tensors(moved.heads), str(folder / WEIGHTS))
+        draft.extra = {
+            "encoder": encoder,
+            "n_items": len(pairs.items),
+            "n_comparisons": int(pairs.counts.sum()),
+            "n_annotators": len(pairs.counts),
+            "decay": float(np.exp(moved.shares @ np.log(sorted(config.strengths)))),
+            "shares": moved.shares.tolist(),
+            "held_out_loss": _finite(moved.held_out_loss),
+            "source_held_out_loss": _finite(moved.source_loss),
+            "residual": moved.heads.residual,
+        }
+    return out
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def open_target(
+    ranker: Path, embeddings: Sequence[Path], config: TransferConfig
+) -> tuple[Heads, Target, str]:
+    """Return the source's heads, the new country, and the encoder's hash; ArtifactError."""
+    source, manifest = load_ranker(ranker)
+    if not (isinstance(source.head, LinearHead) and isinstance(source.features, Basis)):
+        raise ArtifactError(
+            f"{ranker} has a head that is not linear ({manifest['config']['head']}); give "
+            "one made by `ecofm rank --head linear`."
+        )
+    index, matrix, encoder = open_embeddings(embeddings)
+    if encoder != manifest["encoder"]:
+        raise ArtifactError(
+            f"{embeddings[0]} comes from another encoder than {ranker} was fitted on; embed the "
+            "new country's archive with that encoder (`ecofm embed`)."
+        )
+    return source, describe_target(index, matrix, config), encoder
+
+
+def describe_target(index: pd.DataFrame, matrix: Matrix, config: TransferConfig) -> Target:
+    """Return the new country with the basis of up to 20,000 of its tiles."""
+    chosen, cells = _choose_tiles(index, config.seed)
+    exact = np.asarray(matrix[chosen], dtype=np.float64)
+    basis = build_basis(exact, config.components, cells, config.invariance)
+    return Target(index, matrix, basis, chosen)
+
+
+def require_enough(table: pd.DataFrame, path: Path) -> None:
+    """Raise ComparisonError for fewer comparisons than can be divided into folds."""
+    n_fitted = int((table["outcome"] != "skip").sum())
+    if n_fitted < MIN_COMPARISONS:
+        raise ComparisonError(
+            f"{path} has {n_fitted} comparisons that say left, right or tie; at least "
+            f"{MIN_COMPARISONS} are needed to correct a ranker. Ask for more with `ecofm compare "
+            "serve`; until then `ecofm score` uses the ranker as it is."
+        )
+
+
+def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: TransferConfig) -> Moved:
+    """Correct every head of the source by the new country's comparisons.
+
+    Head and correction are fitted together to members and annotators drawn with replacement, one
+    draw a head, so that the ensemble's spread holds the source's doubt and the new answers'.
+    """
+    random = np.random.default_rng(config.seed)
+    n_heads = len(source.parameters)
+
+    def describe(embeddings: Matrix) -> Floats:
+        """Return the source heads' scores, then the new country's directions."""
+        return np.column_stack([source.predict(embeddings).T, target.basis(embeddings)])
+
+    items = gather_features(target.matrix, describe, pairs.members, n_heads, random)
+    centre = items.mean[:, :n_heads].mean(axis=1)
+    losses = _hold_out(np.column_stack([centre, items.mean[:, n_heads:]]), pairs, config, random)
+    strengths = np.array(sorted(config.strengths))
+    shares = weigh_strengths(losses, len(strengths), float(pairs.counts.sum()))
+    found = []
+    for number in range(n_heads):
+        drawn = items.draw(number)
+        own = np.column_stack([drawn[:, number], drawn[:, n_heads:]])
+        answers = _resample(pairs, random)
+        left, right, counts = (
+            part.numpy() for part in (answers.left, answers.right, answers.counts)
+        )
+        fits = [
+            share * fit_towards(own, left, right, counts, strength)[0]
+            for strength, share in zip(strengths, shares, strict=True)
+            if share
+        ]
+        found.append(np.sum(fits, axis=0))
+    mean = losses.mean(axis=0) if len(losses) else np.full(len(strengths), np.nan)
+    heads = _join(source, target, np.array(found))
+    return Moved(heads, float(shares @ mean), shares, float(mean[-1]))
+
+
+def _join(source: Heads, target: Target, found: Floats) -> Heads:
+    """Return heads on the directions of both countries, from (head, slope and correction).
+
+    Each head keeps the mean and deviation over the new country that it had before.
+    """
+    assert isinstance(source.features, Basis)
+    projection = np.column_stack([source.features.projection, target.basis.projection])
+    old = found[:, :1] * source.parameters / source.unit[:, None]
+    heads = replace(
+        source,
+        features=Basis(target.basis.mean, projection),
+        parameters=np.column_stack([old, found[:, 1:]]),
+        offset=np.zeros(len(found)),
+        unit=np.ones(len(found)),
+    )
+    sample = np.asarray(target.matrix[target.chosen], dtype=np.float64)
+    before, after = source.predict(sample), heads.predict(sample)
+    usable = (after.std(axis=1) > 1e-12) & (before.std(axis=1) > 1e-12)
+    unit = np.where(usable, after.std(axis=1) / np.maximum(before.std(axis=1), 1e-12), 1.0)
+    return replace(heads, unit=unit, offset=after.mean(axis=1) - unit * before.mean(axis=1))
+
+
+def fit_towards(
+    items: Floats, left: Indices, right: Indices, counts: Floats, strength: float
+) -> tuple[Floats, float]:
+    """Return the source's slope (at least 0) before the correction, (1 + component,), and log_tie.
+
+    `items` (item, 1 + component) hold the source's score and the features; `counts` (pair, 3).
+    Minimises minus the log likelihood, summed over comparisons, plus strength / 2 times the
+    squared correction; a score is slope times the source's plus features times correction.
+    """
+    total = counts.sum()
+    difference = items[left] - items[right]
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        weights, log_tie = parameters[:-1], parameters[-1]
+        value, slope, tie_slope = davidson_loss(difference @ weights, counts, float(log_tie))
+        pull = np.full(len(weights), strength / total)
+        centre = np.zeros(len(weights))
+        pull[0], centre[0] = WEAK, 1.0
+        value += float(pull @ (weights - centre) ** 2) / 2 + WEAK * float(log_tie**2)
+        gradient = difference.T @ slope + pull * (weights - centre)
+        return value, np.append(gradient, tie_slope + 2 * WEAK * log_tie)
+
+    start = np.zeros(items.shape[1] + 1)
+    start[0] = 1.0
+    # A source that orders the new country upside down is left out, never turned round.
+    bounds = [(0, None), *[(None, None)] * items.shape[1]]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return np.asarray(found[:-1]), float(found[-1])
+
+
+def _hold_out(
+    items: Floats, pairs: ItemPairs, config: TransferConfig, random: np.random.Generator
+) -> Floats:
+    """Return the loss of comparisons with held-out items: (fold, strength), strengths sorted."""
+    counts = pairs.counts.sum(axis=0)
+    losses = []
+    n_places = int(pairs.places.max()) + 1
+    for _ in range(N_SPLITS):
+        fold_of_item = (random.permutation(n_places) % min(config.folds, n_places))[pairs.places]
+        for fold in range(int(fold_of_item.max()) + 1):
+            held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
+            if not held.any() or held.all():
+                continue
+            rest = pairs.left[~held], pairs.right[~held], counts[~held]
+            difference = items[pairs.left[held]] - items[pairs.right[held]]
+            row = []
+            for strength in sorted(config.strengths):
+                weights, log_tie = fit_towards(items, *rest, strength)
+                row.append(davidson_loss(difference @ weights, counts[held], log_tie)[0])
+            losses.append(row)
+    return np.array(losses)
+
+
+def weigh_strengths(losses: Floats, n_strengths: int, n_comparisons: float) -> Floats:
+    """Return the weight of each strength (strength,), from losses (fold, strength).
+
+    By the likelihood of the comparisons when they were held out (pseudo-BMA, Yao et al. 2018):
+    a few comparisons mix all strengths, many choose. Without folds the source alone counts.
+    """
+    if not losses.size:
+        return np.asarray(np.eye(n_strengths)[-1])
+    found: Floats = softmax(-n_comparisons * losses.mean(axis=0))
+    kept = np.where(found >= MIN_WEIGHT, found, 0.0)
+    return np.asarray(kept / kept.sum())
+
+
+def davidson_loss(
+    difference: Floats, counts: Floats, log_tie: float
+) -> tuple[float, Floats, float]:
+    """Return minus the mean log likelihood of comparisons, and its gradients in both.
+
+    Bradley-Terry with ties (Davidson 1970): P(left) ~ exp(d/2), P(right) ~ exp(-d/2) and
+    P(tie) ~ exp(log_tie); `difference` (pair,), `counts` of left, right and tie (pair, 3).
+    """
+    logits = np.stack([difference / 2, -difference / 2, np.full_like(difference, log_tie)], axis=1)
+    logits -= logits.max(axis=1, keepdims=True)
+    odds = np.exp(logits)
+    probability = odds / odds.sum(axis=1, keepdims=True)
+    total = counts.sum()
+    loss = -float((counts * np.log(probability + 1e-300)).sum() / total)
+    slope = (probability * counts.sum(axis=1, keepdims=True) - counts) / total
+    return loss, (slope[:, 0] - slope[:, 1]) / 2, float(slope[:, 2].sum())
