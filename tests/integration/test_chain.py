@@ -166,7 +166,7 @@ def test_show_takes_every_artifact(chain: Path, tmp_path: Path, capsys: Any, nam
     assert run("show", chain / name, "--out", tmp_path / "pictures") == 0
     assert name != "scores" or "2019" in capsys.readouterr().out
     drawn = list(tmp_path.glob("pictures/*.png"))
-    assert bool(drawn) == (name not in ("run", "embeddings", "ranker", "by_tiles"))
+    assert bool(drawn) == (name not in ("embeddings", "ranker", "by_tiles"))
 
 
 def test_the_demo_ends_with_its_report(
