@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -200,6 +202,18 @@ def recover(out: Path) -> None:
 def unwritable(out: Path, error: OSError) -> ArtifactError:
     """Return what to raise when `out` cannot be made."""
     return ArtifactError(f"{out} cannot be written ({error.strerror}); choose another --out.")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as values that JSON holds: enumerations by their value."""
+
+    def simplify(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: simplify(inner) for name, inner in value.items()}
+        return value.value if isinstance(value, Enum) else value
+
+    fields: dict[str, Any] = simplify(asdict(config))
+    return fields
 
 
 def build_manifest(

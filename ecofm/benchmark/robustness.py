@@ -26,6 +26,7 @@ from ecofm.benchmark.robustness_looks import draw_robustness, render_table
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.rank.heads import Heads
+from ecofm.rank.items import choose_tiles
 from ecofm.rank.run import load_ranker
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks
@@ -202,9 +203,7 @@ def score_lenses(
 ) -> pd.DataFrame:
     """Return tile_index, cell_id, period, mean colour, score, and the score under each lens."""
     index = archive.index
-    cells, _ = pd.factorize(index["cell_id"])
-    order = np.random.default_rng(config.seed).permutation(cells.max() + 1)[cells]
-    chosen = np.sort(np.argsort(order, kind="stable")[: config.max_tiles])
+    chosen, _ = choose_tiles(index, config.seed, config.max_tiles)
     rows = []
     for step, tile_index in enumerate(chosen.tolist()):
         try:

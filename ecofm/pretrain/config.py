@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from ecofm import artifact
 from ecofm.pretrain.encoders import EncoderConfig
 from ecofm.pretrain.method import MethodConfig
 from ecofm.pretrain.methods import method_name
@@ -115,13 +115,7 @@ class RunConfig:
 
 def plain(config: Any) -> dict[str, Any]:
     """Return a config dataclass as plain values, with the class of a method by its name."""
-
-    def simplify(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: simplify(inner) for name, inner in value.items()}
-        return value.value if isinstance(value, Enum) else value
-
-    fields: dict[str, Any] = simplify(asdict(config))
+    fields = artifact.plain(config)
     if isinstance(config, PretrainConfig):
         fields["method"]["name"] = method_name(config.method)
     return fields

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
-from scipy.special import log_softmax, logsumexp
+from scipy.special import logsumexp
 
 from ecofm.rank.items import Indices, ItemPairs
-from ecofm.rank.losses import Floats
+from ecofm.rank.losses import Floats, davidson_slopes, log_odds
 
 NODES = 21
 """Of the Gauss-Hermite rule that integrates over the residual."""
 MIN_REPEATED = 30
 BINS = 5
 MAX_RESIDUAL = 20.0
+PULL = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Judged:
     @classmethod
     def score(cls, pair: Indices, gap: Floats, counts: Floats, scale: Floats) -> Judged:
         """Judge gaps by the odds that `fit_scale` found."""
-        likelihood = _log_odds(gap, scale)
+        slope, log_tie = scale
+        likelihood = log_odds(slope * gap, log_tie)
         loss = -float((counts * likelihood).sum() / counts.sum())
         return cls(pair, gap, counts, np.exp(likelihood), loss)
 
@@ -74,25 +76,14 @@ class Judged:
         return rows.reset_index(drop=True)
 
 
-def _log_odds(gap: Floats, scale: Floats) -> Floats:
-    """Return log P of left, right and tie, (..., 3); scale is Davidson's (slope, log_tie)."""
-    slope, log_tie = scale
-    half = slope * gap / 2
-    found: Floats = log_softmax(np.stack([half, -half, np.full_like(half, log_tie)], -1), axis=-1)
-    return found
-
-
 def fit_scale(gap: Floats, counts: Floats) -> Floats:
     """Return (slope, log_tie): the log odds that one unit of score stands for, by likelihood."""
-    total = counts.sum()
 
     def loss(scale: Floats) -> tuple[float, Floats]:
-        likelihood = _log_odds(gap, scale)
-        excess = np.exp(likelihood) * counts.sum(axis=1, keepdims=True) - counts
-        by_slope = ((excess[:, 0] - excess[:, 1]) * gap).sum() / 2
+        value, by_difference, by_tie = davidson_slopes(scale[0] * gap, counts, scale[1])
         # A weak pull keeps separable answers finite.
-        value = 1e-4 * float(np.square(scale).sum()) - float((counts * likelihood).sum() / total)
-        return value, np.array([by_slope, excess[:, 2].sum()]) / total + 2e-4 * scale
+        value += PULL * float(np.square(scale).sum())
+        return value, np.array([by_difference @ gap, by_tie]) + 2 * PULL * scale
 
     found: Floats = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
     return found
@@ -124,8 +115,8 @@ def fit_residual(judged: Judged, pairs: ItemPairs) -> float | None:
         slope, log_tie, log_residual = point
         # Both places stray, so the difference does by the root of two.
         strayed = gap[:, None] + np.sqrt(2) * np.exp(log_residual) * nodes
-        likelihood = (counts[:, None] * _log_odds(strayed, np.array([slope, log_tie]))).sum(axis=2)
-        pull = 1e-4 * (slope**2 + log_tie**2)
+        likelihood = (counts[:, None] * log_odds(slope * strayed, log_tie)).sum(axis=2)
+        pull = PULL * (slope**2 + log_tie**2)
         evidence = float(logsumexp(likelihood + log_weights, axis=1).sum() / counts.sum())
         return float(pull - evidence)
 

@@ -6,9 +6,8 @@ consistency loss: another colour and haze rendering of the same tile must score 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def finetune(
         archive=archives, encoder=encoder_folder(encoder), members=members
     )
     inputs["comparisons"] = hash_comparisons(said)
-    plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
+    plain = artifact.plain(config)
     draft = artifact.Draft(
         out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite
     )

@@ -17,7 +17,7 @@ from ecofm.rank.heads import (
     draw_laplace,
     fit_head,
 )
-from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, to_answers
+from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, hold_out, to_answers
 from ecofm.rank.losses import LOSSES, Answers, Floats
 
 
@@ -55,7 +55,7 @@ def fit_heads(
     else:
         fitted = []
         for number in range(config.n_heads):
-            answers = _resample(pairs, random)
+            answers = resample(pairs, random)
             # A convex search is short from here; hidden layers differ by where they start too.
             start = mode[0] if head.convex else head.start(n_components, random)
             mean = items.draw(number)
@@ -78,18 +78,12 @@ def choose_decay(
     A cell is held out in all its periods: it resembles itself. The penalty is the largest that is
     not worse than the best by more than the standard error of their difference over folds.
     """
-    n_items = len(pairs.items)
     decays = sorted(config.decays)
-    if n_items < 4:
+    if len(pairs.items) < 4:
         return decays[-1], None
-    n_places = int(pairs.places.max()) + 1
-    fold_of_item = (random.permutation(n_places) % min(config.folds, n_places))[pairs.places]
+    masks = hold_out(pairs, config.folds, random)
     start = HEADS[config.head].start(items.mean.shape[1], random)
-    folds = []
-    for fold in range(int(fold_of_item.max()) + 1):
-        held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
-        if held.any() and not held.all():
-            folds.append(_judge(items, pairs, held, config, decays, start))
+    folds = [_judge(items, pairs, held, config, decays, start) for held in masks]
     if not folds:
         return decays[-1], None
     losses = np.array([[judged.loss for judged in fold] for fold in folds])
@@ -137,7 +131,7 @@ def _levels(config: RankConfig, parameters: Floats, items: ItemFeatures) -> Floa
     return np.array([head.levels(row, mean, sample, several, False).mean.numpy() for row in rows])
 
 
-def _resample(pairs: ItemPairs, random: np.random.Generator) -> Answers:
+def resample(pairs: ItemPairs, random: np.random.Generator) -> Answers:
     """Return answers of annotators drawn with replacement.
 
     One annotator alone cannot be resampled; then comparisons are, by the Bayesian bootstrap

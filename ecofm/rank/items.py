@@ -172,6 +172,30 @@ class ItemFeatures:
         return means
 
 
+def choose_tiles(index: pd.DataFrame, seed: int, most: int = 20_000) -> tuple[Indices, Indices]:
+    """Return the rows of up to `most` tiles, whole cells at a time, and their cells."""
+    # A chip's name says nothing of its place: each is a cell of its own.
+    places = index["cell_id"].where(index["period"] != "none", index["tile_id"])
+    cells, _ = pd.factorize(places)
+    order = np.random.default_rng(seed).permutation(cells.max() + 1)[cells]
+    chosen = np.sort(np.argsort(order, kind="stable")[:most])
+    return chosen, cells[chosen]
+
+
+def hold_out(
+    pairs: ItemPairs, n_folds: int, random: np.random.Generator
+) -> list[npt.NDArray[np.bool_]]:
+    """Return for each fold which pairs it holds out, (pair,); a place is held out as a whole.
+
+    Folds that hold out no pair, or every pair, are left out.
+    """
+    n_places = int(pairs.places.max()) + 1
+    fold_of_item = (random.permutation(n_places) % min(n_folds, n_places))[pairs.places]
+    sides = fold_of_item[pairs.left], fold_of_item[pairs.right]
+    masks = [(sides[0] == fold) | (sides[1] == fold) for fold in range(int(fold_of_item.max()) + 1)]
+    return [held for held in masks if held.any() and not held.all()]
+
+
 def gather_features(
     matrix: Matrix,
     features: Callable[[Matrix], Floats],

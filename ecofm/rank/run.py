@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -20,12 +17,11 @@ from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
-from ecofm.rank.items import Indices, pair_items, read_members
+from ecofm.rank.items import choose_tiles, pair_items, read_members
 from ecofm.rank.losses import Floats
 from ecofm.types import say
 
 WEIGHTS = "ranker.safetensors"
-BASIS_TILES = 20_000
 
 
 def rank(
@@ -47,15 +43,16 @@ def rank(
     inputs = artifact.hash_inputs(embeddings=embeddings, members=members)
     inputs["comparisons"] = hash_comparisons(table)
     index, matrix, encoder_hash = open_embeddings(embeddings)
-    plain = json.loads(json.dumps(asdict(config), default=lambda value: value.value))
-    draft = artifact.Draft(out, stage="ranker", config=plain, inputs=inputs, overwrite=overwrite)
+    draft = artifact.Draft(
+        out, stage="ranker", config=artifact.plain(config), inputs=inputs, overwrite=overwrite
+    )
     if draft.done:
         say(f"{out} is done already: the same embeddings, comparisons and options.")
         return out
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
-    chosen, cells = _choose_tiles(index, config.seed)
+    chosen, cells = choose_tiles(index, config.seed)
     seen = np.asarray(matrix[chosen], dtype=np.float64)
     basis = build_basis(seen, config.components, cells, config.invariance)
     is_kernel = config.head is HeadName.gp
@@ -95,16 +92,6 @@ def to_tensors(heads: Heads) -> dict[str, Floats]:
         fields |= {"landmarks": kernel.landmarks, "whitening": kernel.whitening}
         fields["width"] = np.array([kernel.width])
     return {name: np.ascontiguousarray(value) for name, value in fields.items()}
-
-
-def _choose_tiles(index: pd.DataFrame, seed: int) -> tuple[Indices, Indices]:
-    """Return the rows of up to BASIS_TILES tiles, whole cells at a time, and their cells."""
-    # A chip's name says nothing of its place: each is a cell of its own.
-    places = index["cell_id"].where(index["period"] != "none", index["tile_id"])
-    cells, _ = pd.factorize(places)
-    order = np.random.default_rng(seed).permutation(cells.max() + 1)[cells]
-    chosen = np.sort(np.argsort(order, kind="stable")[:BASIS_TILES])
-    return chosen, cells[chosen]
 
 
 def load_ranker(path: Path) -> tuple[Heads, dict[str, Any]]:

@@ -23,11 +23,20 @@ from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.features import Basis, build_basis
-from ecofm.rank.fit import _resample
+from ecofm.rank.fit import resample
 from ecofm.rank.heads import HeadName, Heads, LinearHead
-from ecofm.rank.items import Indices, ItemPairs, Matrix, gather_features, pair_items, read_members
-from ecofm.rank.losses import Floats
-from ecofm.rank.run import WEIGHTS, _choose_tiles, load_ranker, to_tensors
+from ecofm.rank.items import (
+    Indices,
+    ItemPairs,
+    Matrix,
+    choose_tiles,
+    gather_features,
+    hold_out,
+    pair_items,
+    read_members,
+)
+from ecofm.rank.losses import Floats, davidson_slopes
+from ecofm.rank.run import WEIGHTS, load_ranker, to_tensors
 from ecofm.types import say
 
 MIN_COMPARISONS = 10
@@ -164,7 +173,7 @@ def open_target(
 
 def describe_target(index: pd.DataFrame, matrix: Matrix, config: TransferConfig) -> Target:
     """Return the new country with the basis of up to 20,000 of its tiles."""
-    chosen, cells = _choose_tiles(index, config.seed)
+    chosen, cells = choose_tiles(index, config.seed)
     exact = np.asarray(matrix[chosen], dtype=np.float64)
     basis = build_basis(exact, config.components, cells, config.invariance)
     return Target(index, matrix, basis, chosen)
@@ -203,7 +212,7 @@ def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: Transfer
     for number in range(n_heads):
         drawn = items.draw(number)
         own = np.column_stack([drawn[:, number], drawn[:, n_heads:]])
-        answers = _resample(pairs, random)
+        answers = resample(pairs, random)
         left, right, counts = (
             part.numpy() for part in (answers.left, answers.right, answers.counts)
         )
@@ -254,7 +263,7 @@ def fit_towards(
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         weights, log_tie = parameters[:-1], parameters[-1]
-        value, slope, tie_slope = davidson_loss(difference @ weights, counts, float(log_tie))
+        value, slope, tie_slope = davidson_slopes(difference @ weights, counts, float(log_tie))
         pull = np.full(len(weights), strength / total)
         centre = np.zeros(len(weights))
         pull[0], centre[0] = WEAK, 1.0
@@ -276,19 +285,14 @@ def _hold_out(
     """Return the loss of comparisons with held-out items: (fold, strength), strengths sorted."""
     counts = pairs.counts.sum(axis=0)
     losses = []
-    n_places = int(pairs.places.max()) + 1
     for _ in range(N_SPLITS):
-        fold_of_item = (random.permutation(n_places) % min(config.folds, n_places))[pairs.places]
-        for fold in range(int(fold_of_item.max()) + 1):
-            held = (fold_of_item[pairs.left] == fold) | (fold_of_item[pairs.right] == fold)
-            if not held.any() or held.all():
-                continue
+        for held in hold_out(pairs, config.folds, random):
             rest = pairs.left[~held], pairs.right[~held], counts[~held]
             difference = items[pairs.left[held]] - items[pairs.right[held]]
             row = []
             for strength in sorted(config.strengths):
                 weights, log_tie = fit_towards(items, *rest, strength)
-                row.append(davidson_loss(difference @ weights, counts[held], log_tie)[0])
+                row.append(davidson_slopes(difference @ weights, counts[held], log_tie)[0])
             losses.append(row)
     return np.array(losses)
 
@@ -304,21 +308,3 @@ def weigh_strengths(losses: Floats, n_strengths: int, n_comparisons: float) -> F
     found: Floats = softmax(-n_comparisons * losses.mean(axis=0))
     kept = np.where(found >= MIN_WEIGHT, found, 0.0)
     return np.asarray(kept / kept.sum())
-
-
-def davidson_loss(
-    difference: Floats, counts: Floats, log_tie: float
-) -> tuple[float, Floats, float]:
-    """Return minus the mean log likelihood of comparisons, and its gradients in both.
-
-    Bradley-Terry with ties (Davidson 1970): P(left) ~ exp(d/2), P(right) ~ exp(-d/2) and
-    P(tie) ~ exp(log_tie); `difference` (pair,), `counts` of left, right and tie (pair, 3).
-    """
-    logits = np.stack([difference / 2, -difference / 2, np.full_like(difference, log_tie)], axis=1)
-    logits -= logits.max(axis=1, keepdims=True)
-    odds = np.exp(logits)
-    probability = odds / odds.sum(axis=1, keepdims=True)
-    total = counts.sum()
-    loss = -float((counts * np.log(probability + 1e-300)).sum() / total)
-    slope = (probability * counts.sum(axis=1, keepdims=True) - counts) / total
-    return loss, (slope[:, 0] - slope[:, 1]) / 2, float(slope[:, 2].sum())
