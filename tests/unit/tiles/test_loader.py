@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archive
 from ecofm.tiles.loader import PairLoader
-from ecofm.tiles.pairs import PairConfig, permute
+from ecofm.tiles.pairs import PairConfig, Season, permute
 from ecofm.tiles.periods import day_number
 from ecofm.types import Contract
 
@@ -297,11 +297,9 @@ def pairs_of(archive: Any, n_steps: int = 40, **options: Any) -> list[tuple[int,
 DAYS = ["2018-06-01", "2018-12-01", "2019-06-10", "2020-05-25", "2021-12-05"]
 
 
-@given(
-    st.integers(0, 900), st.integers(0, 900), st.sampled_from(["any", "same", "other"])
-)  # fmt: skip
+@given(st.integers(0, 900), st.integers(0, 900), st.sampled_from(Season))
 @settings(max_examples=40, deadline=None)
-def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: str) -> None:
+def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: Season) -> None:
     archive = Painted([f"c{n}" for n in range(4) for _ in DAYS], DAYS * 4)
     options = {"min_gap_days": least, "max_gap_days": least + more, "season": season}
     day = archive.index["day"].to_numpy()
@@ -309,7 +307,7 @@ def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: str
     def fits(one: int, other: int) -> bool:
         gap = abs(int(day[one] - day[other]))
         apart = min(gap % 365.25, 365.25 - gap % 365.25)
-        is_same = season == "any" or (apart <= 45) == (season == "same")
+        is_same = season is Season.any or (apart <= 45) == (season is Season.same)
         return one != other and least <= gap <= least + more and is_same
 
     seen = set(pairs_of(archive, 12, **options))
@@ -321,7 +319,8 @@ def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: str
 
 def test_every_partner_that_fits_is_taken_at_some_time() -> None:
     archive = Painted(["c"] * 5, DAYS)
-    found = {(DAYS[a], DAYS[b]) for a, b in pairs_of(archive, season="same", min_gap_days=200)}
+    pairs = pairs_of(archive, season=Season.same, min_gap_days=200)
+    found = {(DAYS[a], DAYS[b]) for a, b in pairs}
     summer, winter = (DAYS[0], DAYS[2], DAYS[3]), (DAYS[1], DAYS[4])
     assert found == {*permutations(summer, 2), *permutations(winter, 2)}
 
