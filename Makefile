@@ -17,8 +17,9 @@ OUT ?= demo
 demo: .venv/installed
 	$(BIN)/ecofm demo --out $(OUT)
 
+# One process a core, each with one thread; a file's tests share what its fixtures made.
 test: .venv/installed
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .
