@@ -11,11 +11,16 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from ecofm.artifact import Draft, hash_file
 from ecofm.grid import WGS84, Grid
 from ecofm.tiles.archive import checksum_tile, shard_paths
 from ecofm.types import Contract
+
+# No test is timed: a busy machine would fail it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 S2_BANDS = ("B02", "B03", "B04", "B08")
 CORNER = (3459, 391)  # y and x of a cell of utm:1280 in zone 52

@@ -59,8 +59,14 @@ class RankEntry(RankConfig):
 
     embeddings: Any = MISSING
     """One embeddings folder or a list of them."""
-    comparisons: str = MISSING
+    comparisons: str | None = None
     """A store, CSV or Parquet file."""
+    target: str | None = None
+    """In its place: a table of values."""
+    column: str | None = None
+    """The target's column, where it has several."""
+    positive: str | None = None
+    """The class whose probability is the score."""
     members: str | None = None
     """A clusters folder, or a table tile_id, item."""
     out: str = MISSING

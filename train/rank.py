@@ -1,4 +1,4 @@
-"""python -m train.rank embeddings=DIR comparisons=FILE out=DIR [key=value ...], for sweeps."""
+"""python -m train.rank embeddings=DIR comparisons=FILE|target=FILE out=DIR, for sweeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import rank
+from ecofm.rank.run import rank, rank_target
 from train.config import CONFIGS, pick, register, to_entry, to_paths
 from train.door import at_the_door
 
@@ -20,14 +20,18 @@ register()
 def main(config: DictConfig) -> None:
     """Compose, then hand over to the library."""
     entry = to_entry(config)
-    rank(
-        to_paths(entry.embeddings),
-        Path(entry.comparisons),
-        Path(entry.out),
-        pick(entry, RankConfig),
-        members=Path(entry.members) if entry.members else None,
-        overwrite=entry.overwrite,
-    )
+    if bool(entry.comparisons) == bool(entry.target):
+        raise ValueError("give comparisons=FILE or target=FILE, one of them.")
+    embeddings, out, config = to_paths(entry.embeddings), Path(entry.out), pick(entry, RankConfig)
+    members = Path(entry.members) if entry.members else None
+    if entry.comparisons:
+        comparisons = Path(entry.comparisons)
+        rank(embeddings, comparisons, out, config, members=members, overwrite=entry.overwrite)
+    else:
+        rank_target(
+            embeddings, Path(entry.target), out, config, column=entry.column,
+            positive=entry.positive, members=members, overwrite=entry.overwrite,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.robustness_looks import draw_robustness, render_table
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
-from ecofm.rank.heads import Heads
 from ecofm.rank.items import choose_tiles
 from ecofm.rank.run import load_ranker
+from ecofm.rank.targets import Ranker
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks
 from ecofm.tiles.rasters import Pixels, Valid
@@ -195,7 +195,7 @@ def robustness(
 
 
 def score_lenses(
-    heads: Heads,
+    heads: Ranker,
     model: Encoder,
     archive: Archive,
     config: RobustnessConfig,
@@ -239,7 +239,7 @@ def _look(
     return seen
 
 
-def _score(heads: Heads, model: Encoder, tiles: list[tuple[Pixels, Valid]]) -> list[float]:
+def _score(heads: Ranker, model: Encoder, tiles: list[tuple[Pixels, Valid]]) -> list[float]:
     """Return the ensemble's mean score of tiles."""
     stacks = (np.stack([tile[k] for tile in tiles]) for k in (0, 1))
     with torch.inference_mode():

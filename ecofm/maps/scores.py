@@ -15,12 +15,10 @@ from rasterio.transform import Affine
 from ecofm import artifact
 from ecofm.embed import Embeddings, Matrix
 from ecofm.errors import ArtifactError, EcofmError
-from ecofm.rank.heads import Heads
 from ecofm.rank.run import load_ranker
+from ecofm.rank.targets import Z_90, Classes, Ranker
 from ecofm.types import Progress, say
 
-# Ends of a 90 % interval of a normal distribution.
-Z_90 = 1.6449
 CHUNK_TILES = 65_536
 MAX_COG_PX = 2**28
 
@@ -37,9 +35,10 @@ def score(
     """Write scores.parquet (tile_id, cell_id, period, score, lower, upper, geometry).
 
     `lower` and `upper` are a 90 % interval: the ranker's ensemble and, where repeated answers tell
-    it, how far places stray from what their embedding tells. With `cog` each period
-    becomes `{period}.tif`, bands score, lower and upper, one pixel a cell. Raises ArtifactError
-    when the ranker was made for another encoder.
+    it, how far places stray from what their embedding tells. A ranker of classes adds `class`, the
+    likeliest, and `p_{class}`, the probability of each; `score` is that of the ranker's positive
+    class. With `cog` each period becomes `{period}.tif`, bands score, lower and upper, one pixel
+    a cell. Raises ArtifactError when the ranker was made for another encoder.
     """
     heads, manifest = load_ranker(ranker)
     parts = [Embeddings(path) for path in embeddings]
@@ -73,18 +72,35 @@ def score(
     return out
 
 
-def _score_part(part: Embeddings, heads: Heads, progress: Progress | None) -> gpd.GeoDataFrame:
+def _score_part(part: Embeddings, heads: Ranker, progress: Progress | None) -> gpd.GeoDataFrame:
     table = part.index[["tile_id", "cell_id", "period", "geometry"]].copy()
     centre, spread = predict_intervals(part.matrix, heads, progress)
+    lower, upper = centre - Z_90 * spread, centre + Z_90 * spread
+    if isinstance(heads, Classes):
+        lower, upper = lower.clip(min=0), upper.clip(max=1)
     for place, (name, values) in enumerate(
-        {"score": centre, "lower": centre - Z_90 * spread, "upper": centre + Z_90 * spread}.items()
+        {"score": centre, "lower": lower, "upper": upper}.items()
     ):
         table.insert(3 + place, name, values)
+    if isinstance(heads, Classes):
+        shares = predict_classes(part.matrix, heads)
+        table["class"] = np.array(heads.names)[shares.argmax(axis=0)]
+        for name, share in zip(heads.names, shares, strict=True):
+            table[f"p_{name}"] = share
     return table
 
 
+def predict_classes(matrix: Matrix, classes: Classes) -> np.ndarray:
+    """Return each class's mean probability over the ensemble, (class, tile), in chunks."""
+    parts = [
+        classes.shares(matrix[start : start + CHUNK_TILES]).mean(axis=1)
+        for start in range(0, len(matrix), CHUNK_TILES)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
 def predict_intervals(
-    matrix: Matrix, heads: Heads, progress: Progress | None = None
+    matrix: Matrix, heads: Ranker, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's mean over the ensemble and the deviation around it, in chunks."""
     centre, spread = np.empty(len(matrix)), np.empty(len(matrix))

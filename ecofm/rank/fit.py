@@ -61,7 +61,7 @@ def fit_heads(
             mean = items.draw(number)
             fitted.append(fit_head(head, loss, mean, items, answers, decay, start)[0])
         parameters = np.array(fitted)
-    levels = _levels(config, parameters, items)
+    levels = place_items(config, parameters, items)
     unit = levels.std(axis=1)
     heads = Heads(
         head, features, parameters, levels.mean(axis=1), np.where(unit > 1e-12, unit, 1.0), residual
@@ -75,8 +75,7 @@ def choose_decay(
 ) -> tuple[float, Judged | None]:
     """Return the penalty to use, and the comparisons with held-out items as predicted there.
 
-    A cell is held out in all its periods: it resembles itself. The penalty is the largest that is
-    not worse than the best by more than the standard error of their difference over folds.
+    A cell is held out in all its periods: it resembles itself.
     """
     decays = sorted(config.decays)
     if len(pairs.items) < 4:
@@ -87,12 +86,21 @@ def choose_decay(
     if not folds:
         return decays[-1], None
     losses = np.array([[judged.loss for judged in fold] for fold in folds])
+    chosen = choose_penalty(losses)
+    loss = float(losses[:, chosen].mean())
+    return decays[chosen], Judged.join([fold[chosen] for fold in folds], loss)
+
+
+def choose_penalty(losses: Floats) -> int:
+    """Return the number of the penalty to use, of (fold, penalty) losses, smallest penalty first.
+
+    It is the largest that is not worse than the best by more than the standard error of their
+    difference over folds.
+    """
     mean = losses.mean(axis=0)
-    best = int(mean.argmin())
-    worse = losses - losses[:, [best]]
+    worse = losses - losses[:, [int(mean.argmin())]]
     error = worse.std(axis=0, ddof=1) / len(losses) ** 0.5 if len(losses) > 1 else 0.0 * mean
-    chosen = int(np.flatnonzero(worse.mean(axis=0) <= error).max())
-    return decays[chosen], Judged.join([fold[chosen] for fold in folds], float(mean[chosen]))
+    return int(np.flatnonzero(worse.mean(axis=0) <= error).max())
 
 
 def _judge(
@@ -116,7 +124,7 @@ def _judge(
     judged = []
     for decay in reversed(decays):
         start, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
-        level = _levels(config, start[None], items)[0]
+        level = place_items(config, start[None], items)[0]
         level = (level - level.mean()) / max(float(level.std()), 1e-12)
         gap = level[pairs.left] - level[pairs.right]
         scale = fit_scale(gap[~held], counts[~held])
@@ -124,7 +132,7 @@ def _judge(
     return judged[::-1]
 
 
-def _levels(config: RankConfig, parameters: Floats, items: ItemFeatures) -> Floats:
+def place_items(config: RankConfig, parameters: Floats, items: ItemFeatures) -> Floats:
     """Return where items stand for each head, (head, item)."""
     mean, sample, several = map(torch.from_numpy, (items.mean, items.sample, items.several))
     head, rows = HEADS[config.head], torch.from_numpy(parameters)

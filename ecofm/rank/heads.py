@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.items import ItemFeatures, Matrix
-from ecofm.rank.losses import Answers, Floats, Levels, Loss, LossName
+from ecofm.rank.losses import Floats, Levels, Loss, LossName, Said
 
 HIDDEN = 8
 
@@ -180,18 +180,18 @@ class Heads:
 
 def fit_head(
     head: Head,
-    loss: Loss,
+    loss: Loss[Said],
     mean: Floats,
     items: ItemFeatures,
-    answers: Answers,
+    said: Said,
     decay: float,
     start: Floats,
 ) -> tuple[Floats, float]:
-    """Return the parameters and log_tie of one head, by L-BFGS.
+    """Return the parameters of one head and of its loss, by L-BFGS.
 
     `mean` (item, component) stands for the items; `items` has samples of their members.
     """
-    objective = _objective(head, loss, mean, items, answers, decay)
+    objective = _objective(head, loss, mean, items, said, decay)
 
     def value(point: Floats) -> tuple[float, Floats]:
         given = torch.from_numpy(point).requires_grad_()
@@ -207,23 +207,25 @@ def fit_head(
 
 def draw_laplace(
     head: Head,
-    loss: Loss,
+    loss: Loss[Said],
     items: ItemFeatures,
-    answers: Answers,
+    said: Said,
     decay: float,
     mode: tuple[Floats, float],
     n: int,
     random: np.random.Generator,
+    noise: float = 1.0,
 ) -> Floats:
     """Return draws (n, parameter) of the normal distribution around the mode of the posterior.
 
-    The loss is a mean, so that the number of answers scales its curvature (MacKay 1992).
+    The loss is a mean, so that the number of answers scales its curvature (MacKay 1992); squared
+    errors are a likelihood after division by the variance of the `noise`.
     """
-    objective = _objective(head, loss, items.mean, items, answers, decay)
+    objective = _objective(head, loss, items.mean, items, said, decay)
     point = torch.from_numpy(np.append(*mode))
     hessian = torch.autograd.functional.hessian(objective, point)  # type: ignore[no-untyped-call]
     curvature = hessian.numpy()
-    values, vectors = np.linalg.eigh(curvature * float(answers.counts.sum()))
+    values, vectors = np.linalg.eigh(curvature * said.total / noise)
     spread = vectors / np.sqrt(values.clip(min=1e-9))
     draws = np.append(*mode) + random.standard_normal((n, len(point))) @ spread.T
     found: Floats = draws[:, :-1]
@@ -231,16 +233,16 @@ def draw_laplace(
 
 
 def _objective(
-    head: Head, loss: Loss, mean: Floats, items: ItemFeatures, answers: Answers, decay: float
+    head: Head, loss: Loss[Said], mean: Floats, items: ItemFeatures, said: Said, decay: float
 ) -> Callable[[Tensor], Tensor]:
     where = torch.from_numpy(mean)
     sample, several = torch.from_numpy(items.sample), torch.from_numpy(items.several)
 
     def objective(point: Tensor) -> Tensor:
-        parameters, log_tie = point[:-1], point[-1]
+        parameters, own = point[:-1], point[-1]
         levels = head.levels(parameters, where, sample, several, loss.needs_variance)
-        # A weak pull on log_tie keeps it finite when nobody ever said tie.
-        pull = decay * parameters.square().sum() / 2 + 1e-3 * log_tie.square()
-        return loss(levels, answers, log_tie) + pull
+        # A weak pull on the loss's own parameter keeps it finite when nobody ever said tie.
+        pull = decay * parameters.square().sum() / 2 + 1e-3 * own.square()
+        return loss(levels, said, own) + pull
 
     return objective

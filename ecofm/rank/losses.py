@@ -1,4 +1,4 @@
-"""Losses of items' levels given people's answers.
+"""Losses of items' levels given people's answers, or given a table's values.
 
 Pairwise losses take each comparison by itself. Listwise losses take an annotator's whole ordering
 where he compared every item with every other, and single comparisons as orderings of two.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -55,15 +55,40 @@ class Answers:
     """The same without what `orderings` hold."""
     orderings: tuple[Ordering, ...] = ()
 
+    @property
+    def total(self) -> float:
+        """How many answers there are."""
+        return float(self.counts.sum())
 
-class Loss(ABC):
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What a table says of items: standardised numbers, or 1 for a class and 0 for the others."""
+
+    value: Float[Tensor, " item"]
+    weight: Float[Tensor, " item"]
+
+    @property
+    def total(self) -> float:
+        """How many values there are."""
+        return float(self.weight.sum())
+
+
+Said = TypeVar("Said", Answers, Values)
+
+
+class Loss(ABC, Generic[Said]):
     """The mean loss of a unit of weight, for levels in units of the log odds."""
 
     needs_variance = False
 
     @abstractmethod
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
-        """Return a scalar; `log_tie` tells how readily people call two items equal."""
+    def __call__(self, levels: Levels, said: Said, own: Tensor) -> Tensor:
+        """Return a scalar; `own` is the loss's one parameter.
+
+        For answers it tells how readily people call two items equal, for values it is what an
+        item at level 0 has.
+        """
 
 
 def davidson(
@@ -97,17 +122,17 @@ def davidson_slopes(
 
 
 @final
-class Davidson(Loss):
+class Davidson(Loss[Answers]):
     """Bradley-Terry with ties: an item stands at the mean of its members."""
 
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
+    def __call__(self, levels: Levels, said: Answers, own: Tensor) -> Tensor:
         """See `Loss`."""
-        difference = levels.mean[answers.left] - levels.mean[answers.right]
-        return davidson(difference, answers.counts, log_tie)
+        difference = levels.mean[said.left] - levels.mean[said.right]
+        return davidson(difference, said.counts, own)
 
 
 @final
-class SetToSet(Loss):
+class SetToSet(Loss[Answers]):
     """Bradley-Terry with ties between distributions: members of one item differ.
 
     The odds are those of a random member against a random member, by MacKay's (1992)
@@ -116,36 +141,36 @@ class SetToSet(Loss):
 
     needs_variance = True
 
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
+    def __call__(self, levels: Levels, said: Answers, own: Tensor) -> Tensor:
         """See `Loss`."""
-        left, right = answers.left, answers.right
+        left, right = said.left, said.right
         difference = levels.mean[left] - levels.mean[right]
         if levels.variance is not None:
             spread = levels.variance[left] + levels.variance[right]
             difference = difference / (1 + torch.pi / 8 * spread).sqrt()
-        return davidson(difference, answers.counts, log_tie)
+        return davidson(difference, said.counts, own)
 
 
 @final
-class RankNet(Loss):
+class RankNet(Loss[Answers]):
     """Logistic loss of the difference; a tie is half a win for either (Burges et al. 2005)."""
 
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
+    def __call__(self, levels: Levels, said: Answers, own: Tensor) -> Tensor:
         """See `Loss`."""
-        difference = levels.mean[answers.left] - levels.mean[answers.right]
-        return _logistic(difference, answers.counts) / answers.counts.sum()
+        difference = levels.mean[said.left] - levels.mean[said.right]
+        return _logistic(difference, said.counts) / said.counts.sum()
 
 
 @final
-class PlackettLuce(Loss):
+class PlackettLuce(Loss[Answers]):
     """Likelihood of drawing an ordering from the top; tied items are drawn from the same rest."""
 
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
+    def __call__(self, levels: Levels, said: Answers, own: Tensor) -> Tensor:
         """See `Loss`."""
-        difference = levels.mean[answers.left] - levels.mean[answers.right]
-        total = _logistic(difference, answers.single)
-        weight = answers.single.sum()
-        for ordering in answers.orderings:
+        difference = levels.mean[said.left] - levels.mean[said.right]
+        total = _logistic(difference, said.single)
+        weight = said.single.sum()
+        for ordering in said.orderings:
             level = levels.mean[ordering.items]
             above = ordering.place[None] > ordering.place[:, None]
             rest = level.expand(len(level), -1).masked_fill(above, -torch.inf)
@@ -155,20 +180,20 @@ class PlackettLuce(Loss):
 
 
 @final
-class SoftRank(Loss):
+class SoftRank(Loss[Answers]):
     """Squared difference of soft ranks, rank = sum of sigmoid(30 d), to the places.
 
     After the reference study; by Spearman's formula it is 1 minus the rank correlation.
     """
 
-    def __call__(self, levels: Levels, answers: Answers, log_tie: Tensor) -> Tensor:
+    def __call__(self, levels: Levels, said: Answers, own: Tensor) -> Tensor:
         """See `Loss`."""
-        difference = levels.mean[answers.left] - levels.mean[answers.right]
+        difference = levels.mean[said.left] - levels.mean[said.right]
         lead = 2 * torch.sigmoid(SHARPNESS * difference) - 1
         wanted = lead.new_tensor([1.0, -1.0, 0.0])
-        total = (answers.single * (lead[:, None] - wanted).square()).sum()
-        weight = answers.single.sum()
-        for ordering in answers.orderings:
+        total = (said.single * (lead[:, None] - wanted).square()).sum()
+        weight = said.single.sum()
+        for ordering in said.orderings:
             level = levels.mean[ordering.items]
             n = len(level)
             # The sigmoid of 0 makes half a rank of an item against itself, midranks the other.
@@ -177,6 +202,28 @@ class SoftRank(Loss):
             total = total + ordering.weight * (n - 1) * spearman
             weight = weight + ordering.weight * (n - 1)
         return total / weight
+
+
+@final
+class SquaredError(Loss[Values]):
+    """Half the squared difference to a number."""
+
+    def __call__(self, levels: Levels, said: Values, own: Tensor) -> Tensor:
+        """See `Loss`."""
+        error = levels.mean + own - said.value
+        return (said.weight * error.square()).sum() / (2 * said.total)
+
+
+@final
+class Logistic(Loss[Values]):
+    """Likelihood of being in a class, for levels that are log odds."""
+
+    def __call__(self, levels: Levels, said: Values, own: Tensor) -> Tensor:
+        """See `Loss`."""
+        found: Tensor = F.binary_cross_entropy_with_logits(
+            levels.mean + own, said.value, said.weight, reduction="sum"
+        )
+        return found / said.total
 
 
 def _logistic(difference: Tensor, counts: Tensor) -> Tensor:
@@ -194,7 +241,7 @@ class LossName(Enum):
     soft_rank = "soft_rank"
 
 
-LOSSES: dict[LossName, Loss] = {
+LOSSES: dict[LossName, Loss[Answers]] = {
     LossName.davidson: Davidson(),
     LossName.set_to_set: SetToSet(),
     LossName.ranknet: RankNet(),

@@ -1,4 +1,4 @@
-"""The stage `rank`: embeddings and comparisons to a ranker, and the ranker's reader."""
+"""The stage `rank`: embeddings and comparisons, or a table, to a ranker; and its reader."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -17,8 +18,10 @@ from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
-from ecofm.rank.items import choose_tiles, pair_items, read_members
-from ecofm.rank.losses import Floats
+from ecofm.rank.items import Matrix, choose_tiles, pair_items, read_members
+from ecofm.rank.losses import Floats, LossName
+from ecofm.rank.table import read_target
+from ecofm.rank.targets import Classes, Ranker, fit_target
 from ecofm.types import say
 
 WEIGHTS = "ranker.safetensors"
@@ -52,14 +55,7 @@ def rank(
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
-    chosen, cells = choose_tiles(index, config.seed)
-    seen = np.asarray(matrix[chosen], dtype=np.float64)
-    basis = build_basis(seen, config.components, cells, config.invariance)
-    is_kernel = config.head is HeadName.gp
-    random = np.random.default_rng(config.seed)
-    fit = fit_heads(
-        matrix, build_kernel(basis, seen, random) if is_kernel else basis, pairs, config
-    )
+    fit = fit_heads(matrix, _build_features(index, matrix, config), pairs, config)
     if fit.heads.residual is None:
         say(
             "warning: few pairs were judged twice, so nothing tells people's slips from places "
@@ -81,6 +77,73 @@ def rank(
     return out
 
 
+def rank_target(
+    embeddings: Sequence[Path],
+    table: Path,
+    out: Path,
+    config: RankConfig,
+    *,
+    column: str | None = None,
+    positive: str | None = None,
+    members: Path | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Fit a ranker to a column of a table, whose unit its scores then have, and return `out`.
+
+    Rows are named as `read_target` says. For classes the score is the probability of `positive`.
+    held_out.csv says what items were predicted to have by heads that had not seen them. Raises
+    EcofmError when nothing can be learned.
+    """
+    if config.loss is not LossName.davidson:
+        raise ValueError(f"loss={config.loss.value} is for comparisons; a target has its own.")
+    inputs = artifact.hash_inputs(embeddings=embeddings, members=members, target=table)
+    index, matrix, encoder_hash = open_embeddings(embeddings)
+    given = {"column": column, "positive": positive}
+    draft = artifact.Draft(
+        out, stage="ranker", config=artifact.plain(config) | given, inputs=inputs,
+        overwrite=overwrite,
+    )  # fmt: skip
+    if draft.done:
+        say(f"{out} is done already: the same embeddings, table and options.")
+        return out
+    target = read_target(table, column, index, read_members(members) if members else None)
+    if positive is not None and positive not in target.classes:
+        known = ", ".join(target.classes) or "none: its values are numbers"
+        raise ValueError(f"--positive {positive} is no class of {target.column} ({known}).")
+    features = _build_features(index, matrix, config)
+    fit = fit_target(matrix, features, target, config, positive)
+    ranker = fit.ranker
+    ensembles = ranker.heads if isinstance(ranker, Classes) else [ranker]
+    with draft as folder:
+        tensors = {
+            f"{number}.{name}" if number else name: values
+            for number, heads in enumerate(ensembles)
+            for name, values in to_tensors(heads).items()
+        }
+        save_file(tensors, str(folder / WEIGHTS))
+        fit.held_out.to_csv(folder / "held_out.csv", index=False)
+        draft.extra = {
+            "encoder": encoder_hash,
+            "target": target.column,
+            "classes": target.classes,
+            "positive": ranker.positive if isinstance(ranker, Classes) else None,
+            "n_items": len(target.items),
+            "decay": fit.decay,
+            "held_out": fit.quality,
+            "residual": ranker.residual,
+        }
+    return out
+
+
+def _build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> Basis | Kernel:
+    chosen, cells = choose_tiles(index, config.seed)
+    seen = np.asarray(matrix[chosen], dtype=np.float64)
+    basis = build_basis(seen, config.components, cells, config.invariance)
+    if config.head is not HeadName.gp:
+        return basis
+    return build_kernel(basis, seen, np.random.default_rng(config.seed))
+
+
 def to_tensors(heads: Heads) -> dict[str, Floats]:
     """Return what `load_ranker` reads, by name."""
     kernel = heads.features if isinstance(heads.features, Kernel) else None
@@ -94,26 +157,34 @@ def to_tensors(heads: Heads) -> dict[str, Floats]:
     return {name: np.ascontiguousarray(value) for name, value in fields.items()}
 
 
-def load_ranker(path: Path) -> tuple[Heads, dict[str, Any]]:
+def load_ranker(path: Path) -> tuple[Ranker, dict[str, Any]]:
     """Return a ranker's heads and manifest; raises ArtifactError when it is none or damaged."""
     manifest = artifact.read_manifest(path, "ranker")
     try:
         stored = load_file(str(path / WEIGHTS))
-        basis = Basis(stored["mean"], stored["projection"])
-        features: Basis | Kernel = basis
-        if "landmarks" in stored:
-            width = float(stored["width"][0])
-            features = Kernel(basis, stored["landmarks"], stored["whitening"], width)
-        heads = Heads(
-            HEADS[HeadName(manifest["config"]["head"])],
-            features,
-            stored["parameters"],
-            stored["offset"],
-            stored["unit"],
-            manifest["residual"],
-        )
+        names = manifest.get("classes") or []
+        if not names:
+            return _read_heads(stored, manifest), manifest
+        # Of two classes one is modelled, and the other is the rest.
+        n_modelled = 1 if len(names) == 2 else len(names)
+        found = [_read_heads(stored, manifest, f"{n}." if n else "") for n in range(n_modelled)]
+        return Classes(names, manifest["positive"], found), manifest
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}); make it again with `ecofm rank`."
         ) from error
-    return heads, manifest
+
+
+def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = "") -> Heads:
+    own = {
+        name.removeprefix(prefix): value
+        for name, value in stored.items()
+        if name.startswith(prefix)
+    }
+    basis = Basis(own["mean"], own["projection"])
+    features: Basis | Kernel = basis
+    if "landmarks" in own:
+        features = Kernel(basis, own["landmarks"], own["whitening"], float(own["width"][0]))
+    head = HEADS[HeadName(manifest["config"]["head"])]
+    parts = (own["parameters"], own["offset"], own["unit"])
+    return Heads(head, features, *parts, manifest["residual"])

@@ -157,6 +157,12 @@ def open_target(
 ) -> tuple[Heads, Target, str]:
     """Return the source's heads, the new country, and the encoder's hash; ArtifactError."""
     source, manifest = load_ranker(ranker)
+    if "target" in manifest:
+        raise ArtifactError(
+            f"{ranker} was fitted to the column {manifest['target']} of a table, which comparisons "
+            "cannot correct; give a ranker that was fitted to comparisons."
+        )
+    assert isinstance(source, Heads)
     if not (isinstance(source.head, LinearHead) and isinstance(source.features, Basis)):
         raise ArtifactError(
             f"{ranker} has a head that is not linear ({manifest['config']['head']}); give "

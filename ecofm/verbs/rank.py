@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker
+from ecofm.rank.run import load_ranker, rank_target
 from ecofm.rank.run import rank as run_rank
 from ecofm.verbs.outcome import conclude
 
@@ -16,19 +16,27 @@ from ecofm.verbs.outcome import conclude
 def rank(
     *,
     embeddings: list[Path],
-    comparisons: Path,
+    comparisons: Path | None = None,
+    target: Path | None = None,
+    column: str | None = None,
+    positive: str | None = None,
     out: Path,
     members: Path | None = None,
     clusters: Path | None = None,
     config: Annotated[RankConfig | None, Parameter(name="*")] = None,
     overwrite: bool = False,
 ) -> None:
-    """Fit a ranker to people's comparisons of tiles or clusters.
+    """Fit a ranker to people's comparisons of tiles or clusters, or to a table's column.
 
     Args:
         embeddings: Embeddings folders that hold the compared tiles; give the flag once for each.
         comparisons: A store, or a CSV or Parquet file with the columns annotator, left, right,
             outcome or annotator, ordering.
+        target: In the place of comparisons: a CSV or Parquet table whose rows are named by
+            tile_id, cell_id (with or without period) or item. Numbers are learned as numbers,
+            anything else as classes.
+        column: The target's column, where it has several.
+        positive: The class whose probability is the score; by default the last by name.
         out: The ranker's folder.
         members: CSV or Parquet with the columns tile_id, item: which tiles an item stands for.
         clusters: What `ecofm cluster` wrote, when its clusters are the items.
@@ -37,13 +45,28 @@ def rank(
     """
     if members and clusters:
         raise ValueError("give --members or --clusters, not both.")
-    run_rank(
-        embeddings,
-        comparisons,
-        out,
-        config or RankConfig(),
-        members=members or clusters,
-        overwrite=overwrite,
-    )
+    if (comparisons is None) == (target is None):
+        raise ValueError("give --comparisons or --target, one of them.")
+    config, items = config or RankConfig(), members or clusters
+    if comparisons:
+        if column or positive:
+            raise ValueError("--column and --positive belong to --target.")
+        run_rank(embeddings, comparisons, out, config, members=items, overwrite=overwrite)
+    else:
+        assert target
+        rank_target(
+            embeddings, target, out, config,
+            column=column, positive=positive, members=items, overwrite=overwrite,
+        )  # fmt: skip
     manifest = load_ranker(out)[1]
-    conclude(out, f"{manifest['n_comparisons']} comparisons of {manifest['n_items']} items")
+    conclude(out, describe(manifest))
+
+
+def describe(manifest: dict[str, Any]) -> str:
+    """Say in a line what a ranker was fitted to, and how well a target was foretold."""
+    if "target" not in manifest:
+        return f"{manifest['n_comparisons']} comparisons of {manifest['n_items']} items"
+    told = ", ".join(
+        f"{name.replace('_', ' ')} {value:.3f}" for name, value in manifest["held_out"].items()
+    )
+    return f"{manifest['target']} of {manifest['n_items']} items; held out: {told}"

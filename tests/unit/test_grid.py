@@ -80,7 +80,7 @@ def test_ids_are_those_of_the_reference_study() -> None:
 
 
 @given(longitudes, utm_latitudes, st.sampled_from(["utm:2560", "utm:1280", "xyz:14"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @example(179.9999, -16.5, "xyz:14")
 @example(-179.9999, -16.5, "xyz:14")
 @example(0.00001, 51.0, "xyz:14")
@@ -101,7 +101,7 @@ def test_every_place_is_in_exactly_one_cell(longitude: float, latitude: float, n
 
 
 @given(longitudes, utm_latitudes)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example(131.9999, 39.0)
 @example(132.0001, 39.0)
 @example(179.9999, -16.5)
@@ -116,7 +116,7 @@ def test_a_utm_cell_exists_only_where_its_centre_is(longitude: float, latitude: 
 
 
 @given(longitudes, st.floats(-75, 80), st.sampled_from(["utm:1280", "xyz:14"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @example(131.999, 39.0, "utm:1280")
 @example(179.9999, 60.0, "utm:1280")
 def test_ids_do_not_depend_on_the_scene_that_finds_them(
@@ -169,7 +169,7 @@ def test_a_footprint_beside_a_zone_finds_the_cells_that_reach_into_it() -> None:
 
 
 @given(longitudes, utm_latitudes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_areas_of_utm_cells_agree_within_three_per_mille(longitude: float, latitude: float) -> None:
     for cell in Grid("utm:2560").cells(footprint_at(longitude, latitude)):
         assert abs(area_m2(cell.geobox) / 2560**2 - 1) < 0.003

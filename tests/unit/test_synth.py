@@ -342,7 +342,7 @@ def test_noise_of_each_annotator_is_recovered() -> None:
     np.testing.assert_allclose(right[noise.index], expected, atol=0.02)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(width=st.floats(0, 1), seed=st.integers(0, 2**31))
 def test_ties_are_those_within_the_width(width: float, seed: int) -> None:
     config = AnnotatorConfig(noise=0, lapse_rate=0, skip_rate=0, tie_width=width)

@@ -58,7 +58,7 @@ def simulate(n_items, n_rows, seed, theta=-0.5):
     return frame, (strength - strength.mean()) / strength.std()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS)
 def test_scores_are_anchored_finite_and_inside_their_intervals(rows):
     scores = fit(rows)
@@ -67,7 +67,7 @@ def test_scores_are_anchored_finite_and_inside_their_intervals(rows):
     assert (scores["lower"] < scores["score"]).all() and (scores["score"] < scores["upper"]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS, st.randoms())
 def test_swapped_sides_and_order_of_rows_change_nothing(rows, random):
     swapped = [(a, r, x, FLIP[o]) if random.random() < 0.5 else (a, x, r, o) for a, x, r, o in rows]
@@ -75,7 +75,7 @@ def test_swapped_sides_and_order_of_rows_change_nothing(rows, random):
     pd.testing.assert_frame_equal(fit(rows), fit(swapped), atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS)
 def test_swapping_every_pair_flips_the_scores(rows):
     flipped = fit([(annotator, right, left, outcome) for annotator, left, right, outcome in rows])
@@ -84,7 +84,7 @@ def test_swapping_every_pair_flips_the_scores(rows):
     np.testing.assert_allclose(flipped["upper"], -scores["lower"], atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ROWS, st.permutations("pqrst"))
 def test_relabelling_items_changes_nothing_else(rows, names):
     other = dict(zip("pqrst", names, strict=True))
@@ -196,7 +196,7 @@ def test_consensus_is_written_from_a_table_or_a_store(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "two.parquet"), frame)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 3), min_size=5, max_size=5),
        st.lists(st.integers(0, 3), min_size=5, max_size=5))  # fmt: skip
 def test_agreement_is_scipys_tau_b(first, second):

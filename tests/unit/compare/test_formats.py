@@ -48,7 +48,7 @@ def test_an_ordering_file_is_read_with_what_follows_from_it():
     assert {row.annotator for row in rows} == {"ada"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TIERS)
 def test_a_whole_ordering_comes_back_from_its_file(tiers):
     text = ">".join(
@@ -62,7 +62,7 @@ def test_a_whole_ordering_comes_back_from_its_file(tiers):
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(WINS)
 def test_a_partial_order_keeps_its_closure(wins):
     rows = [Comparison("ada", a, b, "left") for a, b in wins]
@@ -88,7 +88,7 @@ def test_what_an_ordering_file_cannot_hold_is_refused():
         write_study([Comparison("a", "1<", "2", "left")])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ROWS)
 def test_label_studio_there_and_back(rows):
     again = read_labelstudio(Path("x.json"), write_labelstudio(rows))

@@ -70,7 +70,7 @@ def test_no_request_is_a_server_fault_and_every_answer_is_announced(app, api):
     operations = [result.ok() for result in api.get_all_operations()]
     for operation in operations:
 
-        @settings(max_examples=25, deadline=None, derandomize=True, database=None,
+        @settings(max_examples=25, derandomize=True, database=None,
                   suppress_health_check=list(HealthCheck))  # fmt: skip
         @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
                | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))  # fmt: skip

@@ -43,7 +43,7 @@ def write(tiers):
     return ">".join("=".join(tier) for tier in items)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(DAGS)
 def test_reduction_keeps_the_closure_and_cannot_be_smaller(edges):
     below = rows_of(edges)
@@ -54,7 +54,7 @@ def test_reduction_keeps_the_closure_and_cannot_be_smaller(edges):
     assert found == set(nx.transitive_reduction(graph).edges)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(EDGES)
 def test_knots_are_the_strong_components_and_their_cycles_are_cycles(edges):
     order = build_order([Comparison("ada", str(u), str(v), "left") for u, v in sorted(edges)])
@@ -71,7 +71,7 @@ def test_knots_are_the_strong_components_and_their_cycles_are_cycles(edges):
     assert sorted(node for group in groups for node in group) == list(range(len(order.names)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(TIERS)
 def test_an_orderings_comparisons_contain_no_cycle(tiers):
     order = build_order(expand_ordering("ada", write(tiers)))

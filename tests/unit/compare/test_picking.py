@@ -34,7 +34,7 @@ def make_picker(n_items, config=PLAIN, **more):
     return Picker([str(number) for number in range(n_items)], config=config, **more)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(-8, 8), st.floats(-3, 2), st.floats(0.05, 1))
 def test_chances_add_up_and_their_slopes_are_derivatives(difference, theta, trust):
     at = np.array([difference])

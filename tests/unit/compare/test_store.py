@@ -132,7 +132,7 @@ def test_a_fault_while_writing_rolls_everything_back(tmp_path):
         store.add(make_vote(1))  # no transaction is left open
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ROWS, st.sampled_from(["csv", "parquet"]))
 def test_export_import_export_gives_equal_tables(rows, suffix):
     with TemporaryDirectory() as name:

@@ -104,7 +104,7 @@ def test_p_values_of_unchanged_cells_are_uniform() -> None:
     assert stats.kstest(result["p"][~grows], "uniform").pvalue > 0.001
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 10_000),
     share=st.sampled_from([0.0, 0.2, 0.4]),
@@ -120,7 +120,7 @@ def test_swapping_the_periods_flips_the_signs(seed: int, share: float, n_cells: 
     assert reverse.shift == pytest.approx(-noise.shift, abs=1e-6)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100), shift=st.floats(-5, 5))
 def test_noise_follows_the_units_of_the_score(seed: int, scale: float, shift: float) -> None:
     difference = np.random.default_rng(seed).normal(size=200)

@@ -328,7 +328,7 @@ def render(gain: list[int], offset: list[int]) -> torch.Tensor:
     return (TILE * factor + shift).to(torch.uint16)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(gain=GAINS, offset=OFFSETS)
 def test_per_tile_normalisation_removes_any_positive_affine(
     gain: list[int], offset: list[int]
@@ -344,7 +344,7 @@ def test_per_tile_normalisation_removes_any_positive_affine(
     assert (scale > 0.9).all() and (scale < 1.001).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(gain=GAINS, offset=OFFSETS, per_tile=st.booleans())
 def test_another_radiometry_of_the_whole_archive_changes_nothing(
     gain: list[int], offset: list[int], per_tile: bool

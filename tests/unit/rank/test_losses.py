@@ -43,7 +43,7 @@ def value(name: LossName, levels: np.ndarray, answers: Answers) -> float:
 
 @pytest.mark.parametrize("name", LossName)
 @pytest.mark.parametrize("whole", [False, True])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(LEVELS, PLACES)
 def test_only_differences_count_and_numbers_of_items_do_not(
     name: LossName, whole: bool, levels: np.ndarray, place: list[int]

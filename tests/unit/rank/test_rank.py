@@ -24,6 +24,7 @@ from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Ensemble, RankConfig
 from ecofm.rank.items import gather_features, pair_items, read_members
 from ecofm.rank.run import load_ranker, rank
+from ecofm.types import Contract
 
 N_TILES, DIM = 150, 12
 QUICK = RankConfig(n_heads=4)
@@ -43,7 +44,11 @@ def write_embeddings(
         columns | {"valid_share": 1.0}, geometry=gpd.GeoSeries([None] * len(names), crs="EPSG:4326")
     )
     draft = Draft(out, stage="embeddings", config={}, inputs={"encoder": encoder})
-    draft.extra = {"dim": matrix.shape[1], "attribution": "none"}
+    contract = Contract(
+        bands=("red",), dtype="uint8", units="digital number", scale=1.0, offset=0.0,
+        valid_range=(0.0, 255.0), gsd_m=None, mean=(0.0,), std=(1.0,),
+    )  # fmt: skip
+    draft.extra = {"dim": matrix.shape[1], "attribution": "none", "contract": contract.to_json()}
     with draft as folder:
         index.to_parquet(folder / "index.parquet")
         np.save(folder / "embeddings.npy", matrix.astype(np.float32))
@@ -117,7 +122,7 @@ def heads_of(table: pd.DataFrame) -> np.ndarray:
     return fit_heads(MATRIX, basis, pairs, QUICK).heads.predict(MATRIX)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 1000), share=st.sampled_from([0.3, 1.0]))
 def test_swapping_sides_changes_no_score(seed: int, share: float) -> None:
     table = judge(80, seed=seed)

@@ -144,7 +144,7 @@ def test_the_gradient_is_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> No
     assert max(found) < 1e-6
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 6))
 def test_weights_follow_the_held_out_losses(seed: int, n_folds: int, n: int) -> None:
     losses = np.random.default_rng(seed).random((n_folds, n))

@@ -44,9 +44,7 @@ def flip(path: Path, place: int, bit: int = 0) -> None:
 
 
 @given(st.integers(0, 2), st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_flipped_bit_names_its_tile(
     folder: Path, shard: int, share: float, bit: int, in_mask: bool
 ) -> None:

@@ -29,7 +29,7 @@ def layers(seed: int, n: int, dtype: str = "uint16") -> list[Dated]:
 
 
 @given(st.integers(0, 1000), st.integers(1, 7), st.sampled_from(["uint8", "uint16", "int16"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_median_is_numpy_s_over_what_is_valid(seed: int, n: int, dtype: str) -> None:
     given_layers = layers(seed, n, dtype)
     stack = np.stack([layer.pixels for layer in given_layers])
@@ -42,7 +42,7 @@ def test_the_median_is_numpy_s_over_what_is_valid(seed: int, n: int, dtype: str)
 
 
 @given(st.integers(0, 1000), st.integers(2, 6), st.sampled_from(["first", "medoid", "best"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_chosen_pixel_is_one_date_s_valid_spectrum(seed: int, n: int, how: str) -> None:
     given_layers = layers(seed, n)
     spectra = [(layer.pixels.copy(), layer.valid.copy()) for layer in given_layers]

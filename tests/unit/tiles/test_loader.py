@@ -73,7 +73,7 @@ def make(archive: Any, **options: Any) -> PairLoader:
 
 
 @given(st.integers(1, 5000), st.integers(0, 2**100))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_is_a_permutation(n: int, key: int) -> None:
     found = permute(np.arange(n, dtype=np.int64), n, key)
     assert np.array_equal(np.sort(found), np.arange(n))
@@ -89,7 +89,7 @@ def test_the_order_depends_on_the_key_and_looks_random() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 2**32))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_each_tile_is_an_anchor_once_an_epoch(n: int, batch_size: int, seed: int) -> None:
     loader = make(painted(n, 1), batch_size=batch_size, seed=seed)
     anchors = np.concatenate([loader.pairs(step)[:, 0] for step in range(3 * n)])
@@ -118,7 +118,7 @@ def test_ranks_share_the_batch_of_one(world_size: int) -> None:
 
 
 @given(st.integers(0, 40))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_starting_at_a_step_is_iterating_to_it(first_step: int) -> None:
     whole = take(make(painted()), 43)
     assert take(make(painted(), first_step=first_step), 3) == whole[first_step : first_step + 3]
@@ -298,7 +298,7 @@ DAYS = ["2018-06-01", "2018-12-01", "2019-06-10", "2020-05-25", "2021-12-05"]
 
 
 @given(st.integers(0, 900), st.integers(0, 900), st.sampled_from(Season))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_partners_keep_the_gap_and_the_season(least: int, more: int, season: Season) -> None:
     archive = Painted([f"c{n}" for n in range(4) for _ in DAYS], DAYS * 4)
     options = {"min_gap_days": least, "max_gap_days": least + more, "season": season}

@@ -16,7 +16,7 @@ from ecofm.tiles.normalise import fit_line, normalise, read_lines
 
 
 @given(st.floats(0.5, 2), st.floats(-300, 300), st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_line_is_found_though_a_third_has_changed(gain: float, bias: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     y = random.normal(2000, 400, (600, 3))

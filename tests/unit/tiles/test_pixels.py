@@ -101,9 +101,7 @@ def ground_gradient(geobox: GeoBox, longitude0: float, latitude0: float) -> Any:
 @example(-179.95, -16.5, "0 to 360")
 @example(179.999, -16.5, "own")
 @example(-179.999, 60.0, "polar")
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_resampled_scene_is_right_within_a_pixel(
     tmp_path: Path, paint: Any, longitude: float, latitude: float, kind: str
 ) -> None:
@@ -138,9 +136,7 @@ def test_a_resampled_scene_is_right_within_a_pixel(
 
 
 @given(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5), st.floats(5, 20))
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_there_and_back_moves_nothing_by_more_than_a_pixel(
     tmp_path: Path, paint: Any, right: float, down: float, pixel_m: float
 ) -> None:
