@@ -15,7 +15,7 @@ from ecofm.errors import SceneError
 from ecofm.grid import Grid
 from ecofm.tiles.area import Area
 from ecofm.tiles.matching import drop_copies, harmonise, keep_common
-from ecofm.tiles.periods import parse_period, widen
+from ecofm.tiles.periods import parse_period, read_period, widen
 from ecofm.tiles.pixels import CLOUDS, Reading
 from ecofm.tiles.products import Words, read_product
 from ecofm.tiles.rasters import Sign
@@ -26,7 +26,6 @@ from ecofm.types import Contract
 
 NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
 N_ASKERS = 16  # scenes whose headers are asked for at once
-PERIOD_FOLDER = re.compile(r"(19|20)[0-9]{2}(-Q[1-4])?")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -264,10 +263,20 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
         raise ValueError(f"has a name that does not fit {name_pattern}")
     if scene.shape_px != (grid.tile_px, grid.tile_px):
         raise ValueError(f"is {scene.shape_px} px, expected {grid.tile_px} px a side")
-    if scene.period is None and not PERIOD_FOLDER.fullmatch(group):
+    period = scene.period or _period_of_folders(scene)
+    if period is None:
         raise ValueError(f"{NO_PERIOD}, or name its folder by it")
     cell = grid.cell(found["cell"])
-    return Job(cell.cell_id, scene.period or group, group, True, True, (scene,))
+    return Job(cell.cell_id, period, group, True, True, (scene,))
+
+
+def _period_of_folders(scene: Scene) -> str | None:
+    """Return the period in a folder's name, the nearest of those from the given one on."""
+    depth = len(Path(scene.name).parts)
+    for folder in absolute(scene.path).parents[:depth]:
+        if period := read_period(readable_name(folder.name), None)[1]:
+            return period
+    return None
 
 
 def _plan_cells(
