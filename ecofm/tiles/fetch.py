@@ -220,10 +220,11 @@ def _download(out: Path, file: str, url: str) -> None:
         source.fetch(file, downloader=asked)
     except RequestException as error:
         shutil.rmtree(out / ".partial", ignore_errors=True)
-        reason = " ".join(str(error).split())[:200]
+        status = getattr(error.response, "status_code", None)
+        what = f"answers {status}" if status else f"cannot be reached ({type(error).__name__})"
         raise EcofmError(
-            f"{url} cannot be reached ({reason}); connect and give the same command again, or put "
-            f"the file as {file} into {out}."
+            f"{url} {what}; connect and give the same command again, or put the file as {file} "
+            f"into {out}."
         ) from error
 
 

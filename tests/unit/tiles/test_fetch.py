@@ -155,7 +155,7 @@ def test_out_of_reach_is_one_sentence_and_a_file_by_hand_will_do(
     [
         ("cut.zip", "cannot be reached"),
         ("page.zip", "answers with no zip file"),
-        ("none.zip", "cannot be reached .404"),
+        ("none.zip", "answers 404; connect"),
         ("empty.zip", "holds nothing of what is looked for"),
         ("bent.zip", "is damaged"),
     ],
