@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,15 @@ class Archive:
         except (OSError, ValueError) as error:
             raise self._damaged_index(error) from error
 
+    def batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the index, or all, some rows at a time: memory stays small."""
+        try:
+            yield from pq.ParquetFile(self._index_path).iter_batches(
+                columns=names, use_threads=False
+            )
+        except (OSError, ValueError) as error:
+            raise self._damaged_index(error) from error
+
     @cached_property
     def _places(
         self,
@@ -160,9 +169,7 @@ class Archive:
         start = 0
         try:
             # Some rows at a time: their texts take ten times the room of the numbers.
-            for batch in pq.ParquetFile(self._index_path).iter_batches(
-                columns=["shard", "row", "checksum"], use_threads=False
-            ):
+            for batch in self.batches(["shard", "row", "checksum"]):
                 part = slice(start, start + len(batch))
                 shards[part], rows[part] = batch["shard"].to_numpy(), batch["row"].to_numpy()
                 checksums[part] = _parse_checksums(batch["checksum"])
