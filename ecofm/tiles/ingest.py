@@ -178,7 +178,7 @@ def _take_order(
     sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")
-    found = find_masks(masks, sources) if masks else {}
+    found = find_masks(masks, sources, config.follow_links) if masks else {}
     inputs |= {f"mask:{name}": hash_file(path) for name, path in found.items()}
     if asked:
         inputs[AREA] = asked.hash
