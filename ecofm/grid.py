@@ -305,6 +305,26 @@ def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
     return np.stack([columns, rows], axis=-1)
 
 
+def outline_of(footprint: GeoBox) -> Polygon:
+    """Return a raster's outline in longitude and latitude (EPSG:4326), bent as its edges are.
+
+    Where it crosses the 180th meridian it stays in one piece, with longitudes above 180. Points
+    that do not project are left out.
+    """
+    height, width = footprint.shape
+    side = np.linspace(0, 1, N_SAMPLES)[:-1]
+    zero, one = np.zeros(len(side)), np.ones(len(side))
+    x = np.concatenate([side, one, 1 - side, zero]) * width
+    y = np.concatenate([zero, side, one, 1 - side]) * height
+    to_lonlat = _transformer(str(footprint.crs), WGS84)
+    longitude, latitude = map(np.asarray, to_lonlat.transform(*apply(footprint.affine, x, y)))
+    finite = np.isfinite(longitude) & np.isfinite(latitude)
+    longitude, latitude = longitude[finite], latitude[finite]
+    if np.ptp(longitude) > 180:
+        longitude = longitude % 360
+    return Polygon(np.stack([longitude, latitude], axis=1))
+
+
 def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.bool_]:
     """Return which cells share more than a thousandth of a pixel with a raster."""
     corner, step = _origin(spec)

@@ -18,10 +18,12 @@ import xxhash
 
 from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
+from ecofm.grid import WGS84
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
 Packed = npt.NDArray[np.uint8]
+SCENES = "scenes.parquet"
 INDEX, NEXT_INDEX = "index.parquet", "index.next.parquet"
 INDEX_COLUMNS = [
     "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "day",
@@ -137,6 +139,17 @@ class Archive:
             return pd.DataFrame({"path": [], "reason": []}, dtype=str)
         try:
             return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
+
+    @property
+    def scenes(self) -> gpd.GeoDataFrame:
+        """The scenes that are in the tiles: name, period, date, and outline in EPSG:4326."""
+        path = self.path / SCENES
+        if not path.exists():
+            return gpd.GeoDataFrame(columns=["name", "period", "date"], geometry=[], crs=WGS84)
+        try:
+            return gpd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}).") from error
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError
-from ecofm.grid import WGS84, Grid, Keys
+from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
@@ -296,7 +296,21 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
         "attribution": SYNTHETIC if is_synthetic else " ".join([ATTRIBUTION, *years]),
     }
     write_index(order.out, _index_parts(order, made.n_shards))
-    commit(order.out, manifest, left_out)
+    commit(
+        order.out, manifest, left_out, None if grid.kind == "none" else _scenes(order, plan, made)
+    )
+
+
+def _scenes(order: Order, plan: Plan, made: Made) -> gpd.GeoDataFrame:
+    """Return the scenes that are in the tiles, with their outlines: where the sources meet."""
+    used = [scene for scene in plan.scenes if scene.name in made.seen and scene.geobox is not None]
+    columns = {key: [getattr(s, key) for s in used] for key in ("name", "period", "date")}
+    outlines = [outline_of(scene.geobox) for scene in used if scene.geobox is not None]
+    found = gpd.GeoDataFrame(columns, geometry=outlines, crs=WGS84)
+    found = found.astype({"name": str, "period": object, "date": object})
+    if order.base and len(order.base.scenes):
+        found = pd.concat([order.base.scenes, found]).drop_duplicates("name", keep="last")
+    return found.sort_values("name", ignore_index=True)
 
 
 def _gsd_m(plan: Plan, grid: Grid) -> float | None:

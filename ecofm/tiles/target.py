@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError
-from ecofm.tiles.archive import INDEX, NEXT_INDEX
+from ecofm.tiles.archive import INDEX, NEXT_INDEX, SCENES
 
 PLAN = "plan.json"
 
@@ -124,8 +124,13 @@ def _next_index(out: Path) -> Path:
     return out / (NEXT_INDEX if (out / artifact.MANIFEST).exists() else INDEX)
 
 
-def commit(out: Path, manifest: dict[str, Any], rejected: pd.DataFrame) -> None:
-    """Write the rejected and, last, the manifest: with its rename the archive is the new one.
+def commit(
+    out: Path,
+    manifest: dict[str, Any],
+    rejected: pd.DataFrame,
+    scenes: gpd.GeoDataFrame | None = None,
+) -> None:
+    """Write the small tables and, last, the manifest: with its rename the archive is the new one.
 
     The index was written before (`write_index`); it lies beside the old one until then, and a
     reader takes that whose hash the manifest has.
@@ -134,8 +139,12 @@ def commit(out: Path, manifest: dict[str, Any], rejected: pd.DataFrame) -> None:
         for path in (out / "shards").glob("*.partial"):  # of a killed run
             path.unlink()
         rejected.to_parquet(out / "rejected.partial")
+        if scenes is not None:
+            scenes.to_parquet(out / "scenes.partial")
         artifact.sync_folder(out)
         (out / "rejected.partial").replace(out / "rejected.parquet")
+        if scenes is not None:
+            (out / "scenes.partial").replace(out / SCENES)
         index_hash = artifact.hash_file(_next_index(out))
         artifact.write_json(out / artifact.MANIFEST, {**manifest, "index_hash": index_hash})
         tidy(out)

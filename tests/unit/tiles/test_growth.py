@@ -63,7 +63,7 @@ def test_next_year_is_added_and_nothing_is_written_again(
     np.testing.assert_allclose(archive.contract.std, whole.contract.std)
     assert archive.attribution.endswith("2018 2019")
     assert sorted(path.name for path in grown.iterdir()) == [
-        "index.parquet", "manifest.json", "rejected.parquet", "shards",
+        "index.parquet", "manifest.json", "rejected.parquet", "scenes.parquet", "shards",
     ]  # fmt: skip
     hashes = paint.hashes(grown)
     paint.tile(tmp_path / "in", grown, shard_tiles=4, append=True)
