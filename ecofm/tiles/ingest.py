@@ -197,6 +197,11 @@ def _grow(order: Order) -> bool:
     Raises ArtifactError when the archive has other options.
     """
     base = Archive(order.out)
+    if reference := base.manifest.get("normalisation", {}).get("reference"):
+        raise ArtifactError(
+            f"{order.out} is normalised to {reference}; add to the archive that it was made of, "
+            "and normalise that again."
+        )
     old, new = base.manifest["config"], json.loads(json.dumps(asdict(order.config)))
     # A period given with --period is of the scenes, not of the archive.
     differing = [key for key in new if key != "period" and old.get(key) != new[key]]
