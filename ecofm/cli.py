@@ -13,6 +13,7 @@ from ecofm.errors import EcofmError
 
 VERBS = {
     "demo": "Run the whole chain and end with pictures.",
+    "fetch": "Download a public data set that the benchmarks use.",
     "tile": "Turn scenes or chips into an archive of tiles.",
     "normalise": "Bring the periods of an archive to one radiometry.",
     "pretrain": "Train an encoder on archives, without labels.",

@@ -40,6 +40,11 @@ MAX_CELLS_AT_ONCE = 2**15
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Keys = npt.NDArray[np.int64]
+"""Cells in 8 bytes each: home (EPSG code of UTM, else 0), row and column, which also sort so."""
+INDEX_BITS = 24
+INDEX_BIAS = 1 << INDEX_BITS - 1  # rows and columns of UTM may be negative
+INDEX_MASK = (1 << INDEX_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,12 @@ class Grid:
         return XYZ_GSD_M / (1 << self._zoom) * math.cos(math.radians(latitude))
 
     def cells(self, footprint: GeoBox) -> Iterator[Cell]:
-        """Yield the cells that a raster touches.
+        """Yield the cells that a raster touches; raises SceneError as `keys` does."""
+        for keys in self.keys(footprint):
+            yield from map(self.cell_at, keys.tolist())
+
+    def keys(self, footprint: GeoBox) -> Iterator[Keys]:
+        """Yield the cells that a raster touches as keys, some thousands at a time.
 
         Raises SceneError when the raster lies outside the latitudes that the grid covers, its
         pixels are far coarser than the grid's, or its CRS does not lead to the Earth.
@@ -160,9 +170,9 @@ class Grid:
 
     def _walk(
         self, home: int, longitude: Floats, latitude: Floats, step_m: float, footprint: GeoBox
-    ) -> Iterator[Cell]:
+    ) -> Iterator[Keys]:
         """Yield the cells of one part of the grid that the footprint touches."""
-        spec, prefix = self._spec(home)
+        spec = self._spec(home)
         x, y = _transformer(WGS84, str(spec.crs)).transform(longitude, latitude)
         stretch = 1 / math.cos(math.radians(min(np.abs(latitude).max(), 85))) + 0.01
         pad = step_m * (stretch if self.kind == "xyz" else 1.01)
@@ -176,17 +186,40 @@ class Grid:
             indices = np.stack(np.meshgrid(columns, rows[start : start + n_rows]), axis=-1)
             indices = indices.reshape(-1, 2)
             touched = self._is_of(home, indices) & _touch(spec, indices, footprint)
-            for column, row in indices[touched].tolist():
-                yield Cell(f"{prefix}{row}_{column}", spec.tile_geobox((column, row)))
+            yield self._pack(home, indices[touched])
 
-    def _spec(self, home: int) -> tuple[GridSpec, str]:
-        if self.kind == "xyz":
-            return _web_spec(self._zoom), ""
-        return _utm_spec(home, self.tile_px), f"{home}_"
+    def _pack(self, home: int, indices: Ints) -> Keys:
+        """Return the keys of cells (x, y) of one part of the grid."""
+        column, row = (indices + INDEX_BIAS).T
+        home = 0 if self.kind == "xyz" else home
+        return np.asarray(home << 2 * INDEX_BITS | row << INDEX_BITS | column)
+
+    def touched(self, keys: Keys, footprint: GeoBox) -> npt.NDArray[np.bool_]:
+        """Return which cells share more than a thousandth of a pixel with a raster."""
+        found = np.zeros(len(keys), bool)
+        for home in np.unique(keys >> 2 * INDEX_BITS).tolist():
+            here = keys >> 2 * INDEX_BITS == home
+            found[here] = _touch(self._spec(home), unpack(keys[here]), footprint)
+        return found
+
+    def cell_at(self, key: int) -> Cell:
+        """Return the cell of a key."""
+        home = key >> 2 * INDEX_BITS
+        ((x, y),) = unpack(np.array([key])).tolist()
+        prefix = f"{home}_" if home else ""
+        return Cell(f"{prefix}{y}_{x}", self._spec(home).tile_geobox((x, y)))
+
+    def key(self, cell_id: str) -> int:
+        """Return the key of a cell's id; raises ValueError when it is none."""
+        *home, y, x = map(int, cell_id.split("_"))
+        return int(self._pack(home[0] if home else 0, np.array([[x, y]]))[0])
+
+    def _spec(self, home: int) -> GridSpec:
+        return _web_spec(self._zoom) if self.kind == "xyz" else _utm_spec(home, self.tile_px)
 
     def _is_of(self, home: int, indices: Ints) -> npt.NDArray[np.bool_]:
         """Return which cells (x, y) exist in a part of the grid: those with their centre in it."""
-        spec, _ = self._spec(home)
+        spec = self._spec(home)
         corner, step = _origin(spec)
         x, y = (corner + (indices + 0.5) * step).T
         inside = np.ones(len(indices), bool)
@@ -209,9 +242,13 @@ class Grid:
             self._is_of(home, indices)[0] for home in homes
         ):
             raise ValueError(f"{cell_id!r} is no cell of grid {self.name}.")
-        spec, prefix = self._spec(homes[0])
-        x, y = indices[0].tolist()
-        return Cell(f"{prefix}{y}_{x}", spec.tile_geobox((x, y)))
+        return self.cell_at(int(self._pack(homes[0], indices)[0]))
+
+
+def unpack(keys: Keys) -> Ints:
+    """Return the columns and rows of cells: (cell, xy)."""
+    places = np.stack([keys & INDEX_MASK, keys >> INDEX_BITS & INDEX_MASK], axis=-1)
+    return np.asarray(places - INDEX_BIAS)
 
 
 def apply(affine: Affine, x: Any, y: Any) -> tuple[Any, Any]:
@@ -266,6 +303,26 @@ def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
         x = first + (x - first + 180) % 360 - 180
     columns, rows = apply(~source.affine, x, y)
     return np.stack([columns, rows], axis=-1)
+
+
+def outline_of(footprint: GeoBox) -> Polygon:
+    """Return a raster's outline in longitude and latitude (EPSG:4326), bent as its edges are.
+
+    Where it crosses the 180th meridian it stays in one piece, with longitudes above 180. Points
+    that do not project are left out.
+    """
+    height, width = footprint.shape
+    side = np.linspace(0, 1, N_SAMPLES)[:-1]
+    zero, one = np.zeros(len(side)), np.ones(len(side))
+    x = np.concatenate([side, one, 1 - side, zero]) * width
+    y = np.concatenate([zero, side, one, 1 - side]) * height
+    to_lonlat = _transformer(str(footprint.crs), WGS84)
+    longitude, latitude = map(np.asarray, to_lonlat.transform(*apply(footprint.affine, x, y)))
+    finite = np.isfinite(longitude) & np.isfinite(latitude)
+    longitude, latitude = longitude[finite], latitude[finite]
+    if np.ptp(longitude) > 180:
+        longitude = longitude % 360
+    return Polygon(np.stack([longitude, latitude], axis=1))
 
 
 def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.bool_]:

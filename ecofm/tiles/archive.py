@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ import xxhash
 
 from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
+from ecofm.grid import WGS84
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
 Packed = npt.NDArray[np.uint8]
+SCENES = "scenes.parquet"
 INDEX, NEXT_INDEX = "index.parquet", "index.next.parquet"
 INDEX_COLUMNS = [
     "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "day",
@@ -140,12 +142,32 @@ class Archive:
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}).") from error
 
+    @property
+    def scenes(self) -> gpd.GeoDataFrame:
+        """The scenes that are in the tiles: name, period, date, and outline in EPSG:4326."""
+        path = self.path / SCENES
+        if not path.exists():
+            return gpd.GeoDataFrame(columns=["name", "period", "date"], geometry=[], crs=WGS84)
+        try:
+            return gpd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read ({error}).") from error
+
     def columns(self, names: list[str]) -> pa.Table:
         """Return some columns of the index, in its order; those that it lacks are left out."""
         try:
             known = set(pq.read_schema(self._index_path).names)
             return pq.read_table(
                 self._index_path, columns=[n for n in names if n in known], use_threads=False
+            )
+        except (OSError, ValueError) as error:
+            raise self._damaged_index(error) from error
+
+    def batches(self, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield some columns of the index, or all, some rows at a time: memory stays small."""
+        try:
+            yield from pq.ParquetFile(self._index_path).iter_batches(
+                columns=names, use_threads=False
             )
         except (OSError, ValueError) as error:
             raise self._damaged_index(error) from error
@@ -160,9 +182,7 @@ class Archive:
         start = 0
         try:
             # Some rows at a time: their texts take ten times the room of the numbers.
-            for batch in pq.ParquetFile(self._index_path).iter_batches(
-                columns=["shard", "row", "checksum"], use_threads=False
-            ):
+            for batch in self.batches(["shard", "row", "checksum"]):
                 part = slice(start, start + len(batch))
                 shards[part], rows[part] = batch["shard"].to_numpy(), batch["row"].to_numpy()
                 checksums[part] = _parse_checksums(batch["checksum"])

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError
-from ecofm.grid import WGS84, Grid
+from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
 from ecofm.tiles.radiometry import BandStatistics, build_contract
 from ecofm.tiles.rasters import Sign
+from ecofm.tiles.shards import read_part
 from ecofm.tiles.sources import Sources, find_masks, find_sources, hash_file, hash_source
-from ecofm.tiles.target import begin, begin_growth, commit, give_up_growth, is_begun, tidy, withdraw
+from ecofm.tiles.target import (
+    begin,
+    begin_growth,
+    commit,
+    give_up_growth,
+    is_begun,
+    tidy,
+    withdraw,
+    write_index,
+)
 from ecofm.tiles.workers import make_shards
 from ecofm.types import Progress, say
 
@@ -30,6 +42,7 @@ __all__ = ["TileConfig", "tile"]
 AREA = "area:"
 """Its name among the inputs, which no file has."""
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+INDEX_SHARDS = 1024  # whose rows are in memory at once
 SYNTHETIC = "Synthetic imagery of a procedural country; no place on Earth"
 
 
@@ -52,6 +65,11 @@ class Order:
     def first_shard(self) -> int:
         """Number of the first shard to write."""
         return int(self.base.manifest["n_shards"]) if self.base else 0
+
+    @property
+    def quarantined(self) -> frozenset[str]:
+        """Tiles that were damaged and taken out of the archive that grows."""
+        return frozenset(self.base.manifest.get("quarantined", ()) if self.base else ())
 
 
 def tile(
@@ -94,18 +112,18 @@ def tile(
         begin_growth(out, order.manifest, order.first_shard)
     else:
         begin(out, order.manifest, overwrite)
-    made = Made(statistics=BandStatistics(len(plan.scenes[0].bands)))
+    made = Made(statistics=BandStatistics(len(plan.scenes[0].bands)), quarantined=order.quarantined)
     try:
         for part in make_shards(out, order.first_shard, plan, config, workers, dask, progress):
             made.add(part, plan.rejected)
     except OSError as error:
         raise ArtifactError(
-            f"{out} cannot be written ({error.strerror}) after {len(made.parts)} shards; make room "
+            f"{out} cannot be written ({error.strerror}) after {made.n_shards} shards; make room "
             "and give the same command again: it continues."
         ) from error
     for name in made.empty - made.seen:
         plan.rejected.setdefault(name, "shows no valid pixel in the cells that it was read for")
-    if not any(len(part) for part in made.parts):
+    if not made.n_tiles:
         withdraw(out, order.first_shard)
         raise nothing_usable(plan.rejected)
     _finish(order, plan, made)
@@ -117,13 +135,22 @@ class Made:
     """What the shards of a run hold together."""
 
     statistics: BandStatistics
-    parts: list[pd.DataFrame] = field(default_factory=list)
+    quarantined: frozenset[str] = frozenset()
+    n_shards: int = 0
+    n_tiles: int = 0
+    periods: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
+    """Quarantined tiles that are there again."""
     seen: set[str] = field(default_factory=set)
     empty: set[str] = field(default_factory=set)
 
     def add(self, part: pd.DataFrame, rejected: dict[str, str]) -> None:
-        """Take a shard's part of the index; the scenes that failed in it go to `rejected`."""
-        self.parts.append(part)
+        """Count a shard's part of the index; the scenes that failed in it go to `rejected`."""
+        self.n_shards += 1
+        self.n_tiles += len(part)
+        self.periods.update(part["period"])
+        if self.quarantined:
+            self.again.update(self.quarantined.intersection(part["tile_id"]))
         told = {key: json.loads(text) for key, text in part.attrs.items()}
         self.statistics.add_json(told["statistics"])
         self.seen.update(told["seen"])
@@ -151,7 +178,7 @@ def _take_order(
     sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")
-    found = find_masks(masks, sources) if masks else {}
+    found = find_masks(masks, sources, config.follow_links) if masks else {}
     inputs |= {f"mask:{name}": hash_file(path) for name, path in found.items()}
     if asked:
         inputs[AREA] = asked.hash
@@ -170,6 +197,11 @@ def _grow(order: Order) -> bool:
     Raises ArtifactError when the archive has other options.
     """
     base = Archive(order.out)
+    if reference := base.manifest.get("normalisation", {}).get("reference"):
+        raise ArtifactError(
+            f"{order.out} is normalised to {reference}; add to the archive that it was made of, "
+            "and normalise that again."
+        )
     old, new = base.manifest["config"], json.loads(json.dumps(asdict(order.config)))
     # A period given with --period is of the scenes, not of the archive.
     differing = [key for key in new if key != "period" and old.get(key) != new[key]]
@@ -197,14 +229,26 @@ def _grow(order: Order) -> bool:
 
 
 def _given(order: Order) -> Given:
-    return Given(
-        hashes=order.inputs,
-        masks=order.masks,
-        sign=order.sign,
-        area=order.area,
-        base=order.base.contract if order.base else None,
-        tile_ids=frozenset(order.base.index["tile_id"]) if order.base else frozenset(),
-    )
+    given = Given(hashes=order.inputs, masks=order.masks, sign=order.sign, area=order.area)
+    if order.base:
+        given.base = order.base.contract
+        if is_for_chips(order.config):
+            given.tile_ids = frozenset(order.base.columns(["tile_id"])["tile_id"].to_pylist())
+        else:
+            given.held = _held(order.base)
+    return given
+
+
+def _held(base: Archive) -> dict[str, Keys]:
+    """Return the cells that an archive has, sorted, by period."""
+    grid = Grid(base.grid)
+    found: dict[str, list[Keys]] = {}
+    for batch in base.batches(["cell_id", "period"]):
+        keys = np.array([grid.key(cell_id) for cell_id in batch["cell_id"].to_pylist()])
+        periods = np.array(batch["period"].to_pylist())
+        for period in np.unique(periods).tolist():
+            found.setdefault(period, []).append(keys[periods == period])
+    return {period: np.unique(np.concatenate(keys)) for period, keys in found.items()}
 
 
 def _require_room(order: Order, plan: Plan) -> None:
@@ -225,44 +269,74 @@ def _require_room(order: Order, plan: Plan) -> None:
 
 def _finish(order: Order, plan: Plan, made: Made) -> None:
     """Write the index, the table of rejected files and, last, the manifest."""
-    statistics, parts = made.statistics, made.parts
-    index = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    index.attrs = {}
-    geometry = gpd.GeoSeries.from_wkb(index.pop("geometry"), crs=WGS84)
-    index = gpd.GeoDataFrame(index, geometry=geometry)
-    left_out = pd.DataFrame(sorted(plan.rejected.items()), columns=["path", "reason"], dtype=str)
+    base, scene, statistics = order.base, plan.scenes[0], made.statistics
     is_synthetic = all(scene.synthetic for scene in plan.scenes)
-    base = order.base
+    left_out = pd.DataFrame(sorted(plan.rejected.items()), columns=["path", "reason"], dtype=str)
+    grid = Grid(order.config.grid)
     if base:
-        index = pd.concat([base.index, index], ignore_index=True)
         left_out = pd.concat([base.rejected, left_out]).drop_duplicates("path", keep="last")
-        left_out = left_out[~left_out["path"].isin(index["tile_id"])].reset_index(drop=True)
+        left_out = left_out[~left_out["path"].isin(made.again)].reset_index(drop=True)
         # What was left out because of another area is not, once it is in.
         left_out = left_out[
             left_out["path"].isin(plan.rejected) | ~left_out["path"].isin(made.seen)
         ]
         statistics.add_json(base.manifest["statistics"])
         is_synthetic = is_synthetic and base.attribution == SYNTHETIC
-    grid = Grid(order.config.grid)
-    scene = plan.scenes[0]
-    gsd_m = None
-    if grid.kind != "none":
-        gsd_m = grid.gsd_m(float(index.geometry.iloc[len(index) // 2].centroid.y))
-    chip_px = scene.shape_px if plan.jobs[0].is_chip else (grid.tile_px, grid.tile_px)
-    years = sorted({period[:4] for period in index["period"].unique()} - {"none"})
+        made.periods.update(base.periods)
+        gsd_m = base.contract.gsd_m
+    else:
+        gsd_m = _gsd_m(plan, grid)
+    years = sorted({period[:4] for period in made.periods} - {"none"})
     offsets = {s.name: f"{s.offset:g}, by {s.offset_said_by}" for s in plan.scenes if s.offset}
     manifest = {
         **order.manifest,
         "contract": build_contract(scene, plan.offset, statistics, gsd_m).to_json(),
         "statistics": statistics.to_json(),
         "offsets": {**(base.manifest["offsets"] if base else {}), **offsets},
-        "quarantined": sorted(
-            set(base.manifest.get("quarantined", [])) - set(index["tile_id"]) if base else ()
-        ),
-        "n_tiles": len(index),
-        "n_shards": order.first_shard + len(parts),
+        "quarantined": sorted(order.quarantined - made.again),
+        "n_tiles": made.n_tiles + (base.n_tiles if base else 0),
+        "n_shards": order.first_shard + made.n_shards,
         "n_rejected": len(left_out),
-        "tile_px": list(chip_px),
+        "tile_px": list(plan.tile_px(grid)),
         "attribution": SYNTHETIC if is_synthetic else " ".join([ATTRIBUTION, *years]),
     }
-    commit(order.out, manifest, index, left_out)
+    write_index(order.out, _index_parts(order, made.n_shards))
+    commit(
+        order.out, manifest, left_out, None if grid.kind == "none" else _scenes(order, plan, made)
+    )
+
+
+def _scenes(order: Order, plan: Plan, made: Made) -> gpd.GeoDataFrame:
+    """Return the scenes that are in the tiles, with their outlines: where the sources meet."""
+    used = [scene for scene in plan.scenes if scene.name in made.seen and scene.geobox is not None]
+    columns = {key: [getattr(s, key) for s in used] for key in ("name", "period", "date")}
+    outlines = [outline_of(scene.geobox) for scene in used if scene.geobox is not None]
+    found = gpd.GeoDataFrame(columns, geometry=outlines, crs=WGS84)
+    found = found.astype({"name": str, "period": object, "date": object})
+    if order.base and len(order.base.scenes):
+        found = pd.concat([order.base.scenes, found]).drop_duplicates("name", keep="last")
+    return found.sort_values("name", ignore_index=True)
+
+
+def _gsd_m(plan: Plan, grid: Grid) -> float | None:
+    """Return the side of a pixel on the ground, at the tile in the middle."""
+    if grid.kind == "none":
+        return None
+    middle = len(plan.jobs) // 2
+    (job,) = plan.jobs[middle : middle + 1]
+    return grid.gsd_m(float(grid.cell(job.cell_id).polygon().centroid.y))
+
+
+def _index_parts(order: Order, n_shards: int) -> Iterator[gpd.GeoDataFrame | pa.RecordBatch]:
+    """Yield the rows of the archive that grows, then those of the new shards, some at a time."""
+    if order.base:
+        yield from order.base.batches()
+    for start in range(0, n_shards, INDEX_SHARDS):
+        numbers = range(start, min(start + INDEX_SHARDS, n_shards))
+        parts = [read_part(order.out, order.first_shard + n) for n in numbers]
+        if not any(len(part) for part in parts):
+            continue
+        rows = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        rows.attrs = {}
+        geometry = gpd.GeoSeries.from_wkb(rows.pop("geometry"), crs=WGS84)
+        yield gpd.GeoDataFrame(rows, geometry=geometry)

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError
-from ecofm.tiles.archive import Archive, checksum_tile, open_archive, shard_paths
+from ecofm.tiles.archive import SCENES, Archive, checksum_tile, open_archive, shard_paths
 from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.tiles.shards import ArrayFile
@@ -204,6 +204,7 @@ def _write(
     index["checksum"], index["row"] = checksums, rows
     index.to_parquet(folder / "index.parquet")
     archive.rejected.to_parquet(folder / "rejected.parquet")
+    archive.scenes.to_parquet(folder / SCENES)
     skipped = {"schema", "stage", "config", "inputs", "ecofm", "git_commit", "n_shards"}
     return {
         **{key: value for key, value in archive.manifest.items() if key not in skipped},

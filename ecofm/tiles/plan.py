@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from odc.geo.geobox import GeoBox
 
 from ecofm.errors import SceneError
-from ecofm.grid import Grid
+from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
+from ecofm.tiles.jobs import Cells, Job, lay_out
 from ecofm.tiles.matching import drop_copies, harmonise, keep_common
-from ecofm.tiles.periods import parse_period, widen
+from ecofm.tiles.periods import parse_period, read_period, widen
 from ecofm.tiles.pixels import CLOUDS, Reading
 from ecofm.tiles.products import Words, read_product
 from ecofm.tiles.rasters import Sign
@@ -26,7 +28,6 @@ from ecofm.types import Contract
 
 NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
 N_ASKERS = 16  # scenes whose headers are asked for at once
-PERIOD_FOLDER = re.compile(r"(19|20)[0-9]{2}(-Q[1-4])?")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,23 +93,6 @@ class TileConfig:
         return Reading(resampling=self.resampling, masked_classes=self.scl_masked)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One tile to make: the scenes that may hold its pixels, best first."""
-
-    cell_id: str
-    period: str
-    group: str
-    has_place: bool
-    is_chip: bool
-    scenes: tuple[Scene, ...]
-
-    @property
-    def tile_id(self) -> str:
-        """Name of the tile."""
-        return f"{self.cell_id}@{self.period}"
-
-
 @dataclass(kw_only=True, slots=True)
 class Given:
     """What a plan depends on besides the scenes and the options."""
@@ -123,22 +107,29 @@ class Given:
     base: Contract | None = None
     """Contract of the archive that grows."""
     tile_ids: Set[str] = frozenset()
-    """Tiles that are there already."""
+    """Chips that are there already."""
+    held: Mapping[str, Keys] = field(default_factory=dict)
+    """Cells that are there already, by period."""
 
 
 @dataclass(slots=True)
 class Plan:
     """The tiles to make, and the files that are left out, each with its reason."""
 
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[Job] | Cells = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
     offset: float = 0.0
 
+    def tile_px(self, grid: Grid) -> tuple[int, int]:
+        """Return the height and width of a tile."""
+        is_on_cells = isinstance(self.jobs, Cells)
+        return (grid.tile_px, grid.tile_px) if is_on_cells else self.scenes[0].shape_px
+
     def tile_bytes(self, grid: Grid) -> int:
         """Return the size of one tile on disk, its mask included."""
         scene = self.scenes[0]
-        height, width = scene.shape_px if self.jobs[0].is_chip else (grid.tile_px, grid.tile_px)
+        height, width = self.tile_px(grid)
         pixel_bytes = len(scene.bands) * np.dtype(scene.dtype).itemsize
         return height * (width * pixel_bytes + -(-width // 8))
 
@@ -186,12 +177,12 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
                 scenes[name] = scene
     grid = Grid(config.grid)
     if is_for_chips(config):
-        jobs = list(_plan_chips(scenes, grid, config, plan.rejected, given.base))
+        chips = _plan_chips(scenes, grid, config, plan.rejected, given.base)
+        plan.jobs = [job for job in chips if job.tile_id not in given.tile_ids]
     else:
-        jobs = _plan_cells(scenes, grid, plan.rejected, given)
-    plan.jobs = [job for job in jobs if job.tile_id not in given.tile_ids]
+        plan.jobs = _plan_cells(scenes, grid, plan.rejected, given)
     plan.scenes = list(scenes.values())
-    if not plan.jobs:
+    if not len(plan.jobs):
         raise nothing_usable(plan.rejected)
     plan.offset = plan.scenes[0].offset - plan.scenes[0].shift
     return plan
@@ -264,46 +255,60 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
         raise ValueError(f"has a name that does not fit {name_pattern}")
     if scene.shape_px != (grid.tile_px, grid.tile_px):
         raise ValueError(f"is {scene.shape_px} px, expected {grid.tile_px} px a side")
-    if scene.period is None and not PERIOD_FOLDER.fullmatch(group):
+    period = scene.period or _period_of_folders(scene)
+    if period is None:
         raise ValueError(f"{NO_PERIOD}, or name its folder by it")
     cell = grid.cell(found["cell"])
-    return Job(cell.cell_id, scene.period or group, group, True, True, (scene,))
+    return Job(cell.cell_id, period, group, True, True, (scene,))
+
+
+def _period_of_folders(scene: Scene) -> str | None:
+    """Return the period in a folder's name, the nearest of those from the given one on."""
+    depth = len(Path(scene.name).parts)
+    for folder in absolute(scene.path).parents[:depth]:
+        if period := read_period(readable_name(folder.name), None)[1]:
+            return period
+    return None
 
 
 def _plan_cells(
     scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str], given: Given
-) -> list[Job]:
+) -> Cells:
     """Return a tile for each cell and period that a scene touches."""
-    touched: dict[str, list[str]] = {}
+    touched: dict[object, Keys] = {}
     for name, scene in list(scenes.items()):
         try:
             if scene.geobox is None:
                 raise SceneError("has no place (CRS and transform); give --grid none for chips")
             if scene.period is None:
                 raise SceneError(NO_PERIOD)
-            cells = list(grid.cells(scene.geobox))
-            if given.area is not None:
-                is_near = given.area.touches(cells)
-                if not is_near.any():
-                    raise SceneError("lies outside the area that was asked for")
-                cells = [cell for cell, near in zip(cells, is_near, strict=True) if near]
-            touched[name] = [cell.cell_id for cell in cells]
+            # An orbit gives the same footprint again and again.
+            if scene.geobox not in touched:
+                touched[scene.geobox] = _touched(scene.geobox, grid, given.area)
+            if given.area is not None and not len(touched[scene.geobox]):
+                raise SceneError("lies outside the area that was asked for")
         except SceneError as error:
             rejected[name] = str(error)
             del scenes[name]
     # Scenes that cannot be used at all have no say in what most are like.
     drop_copies(scenes, rejected, given.hashes)
     _keep_matching(scenes, rejected, given.base)
-    candidates: dict[tuple[str, str], list[Scene]] = {}
+    members: dict[str, list[Scene]] = {}
     for name, scene in sorted(scenes.items(), key=lambda found: (found[1].date or "", found[0])):
-        period = str(scene.period)
-        cell_ids = [c for c in touched[name] if f"{c}@{period}" not in given.tile_ids]
-        if touched[name] and not cell_ids:
+        period, keys = str(scene.period), touched[scene.geobox]
+        if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"
             del scenes[name]
-        for cell_id in cell_ids:
-            candidates.setdefault((period, cell_id), []).append(scene)
-    return [
-        Job(cell_id, period, "", True, False, tuple(candidates[period, cell_id]))
-        for period, cell_id in sorted(candidates)
-    ]
+        elif len(keys):
+            members.setdefault(period, []).append(scene)
+    return lay_out(grid.name, members, touched, given.held)
+
+
+def _touched(footprint: GeoBox, grid: Grid, area: Area | None) -> Keys:
+    """Return the keys of the cells that a raster touches, of those that the area touches."""
+    found = [np.zeros(0, np.int64)]
+    for keys in grid.keys(footprint):
+        if area is not None and len(keys):
+            keys = keys[area.touches([grid.cell_at(key) for key in keys.tolist()])]
+        found.append(keys)
+    return np.concatenate(found)

@@ -22,14 +22,7 @@ from ecofm.tiles.scenes import (
     settle_offset,
     shape_of,
 )
-from ecofm.tiles.sources import (
-    MAX_JSON_BYTES,
-    PRODUCT_FILES,
-    SUFFIXES,
-    Source,
-    is_inside,
-    split_band,
-)
+from ecofm.tiles.sources import PRODUCT_FILES, SUFFIXES, Source, split_band
 
 SENTINEL = (
     "B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12",
@@ -37,6 +30,7 @@ SENTINEL = (
 NODATA = 0.0
 """Sentinel-2 products keep 0 for nodata, and their files do not say so."""
 QUANTIFICATION = 10000.0
+MAX_XML_BYTES = 2**24
 IDENTITY = re.compile(
     r"(S2[A-Z])_MSI(L1C|L2A)_([0-9]{8}T[0-9]{6})(?:_N([0-9]{4}))?_R[0-9]{3}_(T[0-9A-Z]{5})"
 )
@@ -173,7 +167,7 @@ def _dates_beside(source: Source) -> list[str]:
     folder = source.files[0].parent
     number = re.fullmatch(r"imgs_([0-9])(?:_rect)?", folder.name)
     table = folder.parent / "dates.txt"
-    if not number or not table.is_file() or not is_inside(table, source.root):
+    if not number or not table.is_file() or not source.may_read(table):
         return []
     lines = table.read_text(encoding="utf-8", errors="replace")[:4096].splitlines()
     return [line.split(":", 1)[1] for line in lines if line.startswith(f"date_{number[1]}:")]
@@ -183,7 +177,7 @@ def _read_safe(source: Source, words: Words) -> Scene:
     files: dict[str, tuple[int, Path]] = {}
     for path in source.files:
         in_images = "IMG_DATA" in path.parts
-        if not in_images or path.suffix.lower() not in SUFFIXES or not _is_safe(path, source.root):
+        if not in_images or path.suffix.lower() not in SUFFIXES or not source.may_read(path):
             continue
         if split := split_band(path.stem):
             _, band, gsd = split
@@ -195,15 +189,11 @@ def _read_safe(source: Source, words: Words) -> Scene:
     return assemble(source, {band: (path, 1) for band, (_, path) in files.items()}, told, words)
 
 
-def _is_safe(path: Path, root: Path) -> bool:
-    return not path.is_symlink() or is_inside(path, root)
-
-
 def _read_metadata(folder: Path) -> Told:
     """Return what a SAFE folder's own XML says; raises SceneError when it is damaged."""
     path = next(folder / name for name in PRODUCT_FILES if (folder / name).is_file())
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        if path.stat().st_size > MAX_XML_BYTES:
             raise SceneError(f"has {path.name} of {path.stat().st_size} bytes")
         text = path.read_text(encoding="utf-8")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:

@@ -23,7 +23,7 @@ from shapely.geometry import mapping, shape
 from ecofm.artifact import Draft, unwritable, write_json
 from ecofm.errors import SceneError
 from ecofm.tiles.area import Area
-from ecofm.tiles.sources import MAX_JSON_BYTES
+from ecofm.tiles.items import MAX_ITEM_BYTES
 from ecofm.types import say
 
 PAGE_ITEMS = 100
@@ -125,8 +125,8 @@ def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:
     if config.max_cloud < 100 and not isinstance(cloud, int | float):
         raise SceneError(f"has no {CLOUD}, which --max-cloud asks for")
     _make_absolute(item)
-    if len(json.dumps(item)) > MAX_JSON_BYTES:
-        raise SceneError(f"is longer than {MAX_JSON_BYTES} bytes")
+    if len(json.dumps(item)) > MAX_ITEM_BYTES:
+        raise SceneError(f"is longer than {MAX_ITEM_BYTES} bytes")
     return is_inside and (config.max_cloud >= 100 or float(cloud or 0) <= config.max_cloud)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import BufferedWriter
@@ -20,9 +19,10 @@ from ecofm.errors import SceneError
 from ecofm.grid import Cell, Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
+from ecofm.tiles.jobs import Cells, Job
 from ecofm.tiles.periods import day_number
 from ecofm.tiles.pixels import read_chip, read_onto
-from ecofm.tiles.plan import Job, TileConfig
+from ecofm.tiles.plan import TileConfig
 from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Rasters, Valid
 
@@ -101,8 +101,16 @@ def committed_part(out: Path, number: int) -> pd.DataFrame | None:
     return part
 
 
+def read_part(out: Path, number: int) -> pd.DataFrame:
+    """Return the index part of a shard of this run; raises OSError when it is gone."""
+    part = committed_part(out, number)
+    if part is None:
+        raise OSError(5, f"shard {number} was lost after it was written")
+    return part
+
+
 def write_shard(
-    out: Path, number: int, jobs: Sequence[Job], config: TileConfig, rasters: Rasters
+    out: Path, number: int, jobs: list[Job] | Cells, config: TileConfig, rasters: Rasters
 ) -> pd.DataFrame:
     """Make a shard's tiles and return its part of the index.
 

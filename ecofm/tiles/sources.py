@@ -6,12 +6,22 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import xxhash
 
 from ecofm.errors import SceneError
+from ecofm.tiles.items import (
+    JSON_SUFFIXES,
+    Item,
+    files_of,
+    is_catalog,
+    is_item,
+    items_of,
+    links_of,
+    read_stac_file,
+)
 from ecofm.tiles.scenes import BAND, band_name, readable_name
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
@@ -24,7 +34,6 @@ BAND_FILE = re.compile(
     rf"(?P<scene>.*?)(?:^|[_.-])(?P<band>{BAND.pattern})(?:_(?P<gsd>[126]0)m)?", re.IGNORECASE
 )
 PRODUCT_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
-MAX_JSON_BYTES = 2**24
 WHOLE_BYTES = 2**26
 N_SAMPLES, SAMPLE_BYTES = 64, 2**18
 
@@ -42,6 +51,16 @@ class Source:
     files: tuple[Path, ...]
     root: Path
     """The given folder: nothing outside it is read."""
+    follow_links: bool = False
+    """Links in it may lead elsewhere."""
+    item: Item | None = None
+    """The STAC item, where it is one of several in a file."""
+
+    def may_read(self, path: Path) -> bool:
+        """Return whether a path lies in the given folder, or is a link there that is followed."""
+        return is_inside(path, self.root) or (
+            self.follow_links and absolute(path).is_relative_to(absolute(self.root))
+        )
 
 
 @dataclass(slots=True)
@@ -91,7 +110,7 @@ def find_sources(
         prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
         n_before = len(sources.found) + len(sources.rejected)
         n_seen = 0
-        for source in _search(path, root, prefix, sources.rejected, chips, follow_links):
+        for source in Search(path, root, prefix, sources.rejected, chips, follow_links).sources():
             sources.add(source)
             n_seen += 1
         if not n_seen and len(sources.found) + len(sources.rejected) == n_before:
@@ -108,81 +127,142 @@ def _is_product(folder: Path) -> bool:
     return any((folder / name).is_file() for name in PRODUCT_FILES)
 
 
-def _search(
-    path: Path, root: Path, prefix: str, rejected: dict[str, str], chips: bool, follow_links: bool
-) -> Iterator[Source]:
-    def name_of(place: Path) -> str:
-        return readable_name(prefix + place.relative_to(root).as_posix())
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How one given path is searched."""
 
-    if not path.is_dir():
-        yield from _sort([path], root, name_of, rejected, chips, given=True)
-        return
+    path: Path
+    root: Path
+    prefix: str
+    rejected: dict[str, str]
+    chips: bool
+    follow_links: bool
+
+    def name(self, place: Path) -> str:
+        """Return how people are told of a place."""
+        return readable_name(self.prefix + place.relative_to(self.root).as_posix())
+
+    def refuses(self, path: Path) -> bool:
+        """Return whether a path is a link that leads out; such a link is named."""
+        is_refused = (
+            path.is_symlink() and path.exists() and path != self.path
+            and not self.follow_links and not is_inside(path, self.root)
+        )  # fmt: skip
+        if is_refused:
+            self.rejected[self.name(path)] = (
+                f"is a link that leads out of the given folder; {FOLLOW}"
+            )
+        return is_refused
+
+    def sources(self) -> Iterator[Source]:
+        """Yield what there is."""
+        if not self.path.is_dir():
+            yield from self._sort([self.path])
+            return
+        for folder, folders, files in _walk(self.path, self.follow_links):
+            if not self.chips and _is_product(folder):
+                folders.clear()
+                yield from self._safe(folder)
+                continue
+            if not self.follow_links:
+                for linked in [name for name in folders if (folder / name).is_symlink()]:
+                    self.rejected[self.name(folder / linked)] = f"is a link to a folder; {FOLLOW}"
+            yield from self._sort([folder / name for name in files])
+
+    def _safe(self, folder: Path) -> Iterator[Source]:
+        """Yield a SAFE folder with the files that can hold pixels or say what they are."""
+        # Given by itself, it is the folder out of which nothing is read.
+        root = folder if folder == self.path else self.root
+        kept, found = {*SUFFIXES, ".xml"}, []
+        for place, folders, files in _walk(folder, self.follow_links):
+            names = [name for name in files if Path(name).suffix.lower() in kept]
+            paths = [place / name for name in names]
+            for path in [place / name for name in folders] + paths:
+                if (
+                    not self.follow_links
+                    and path.is_symlink()
+                    and (path.is_dir() or not is_inside(path, root))
+                ):
+                    self.rejected[self.name(folder)] = (
+                        f"holds a link, {path.relative_to(folder)}, that leads elsewhere; {FOLLOW}"
+                    )
+                    return
+            found += paths
+        yield Source(self.name(folder), "safe", folder, tuple(found), root, self.follow_links)
+
+    def _sort(self, files: list[Path]) -> Iterator[Source]:
+        """Yield the sources among the files of one folder; a set of band files is one."""
+        images, sets = [], {}
+        for path in files:
+            suffix = path.suffix.lower()
+            if suffix in UNREAD:
+                self.rejected[self.name(path)] = UNREAD[suffix]
+            elif suffix in JSON_SUFFIXES and not self.chips and not self.refuses(path):
+                yield from self._stac(path)
+            elif suffix in SUFFIXES and _is_file(path) and not self.refuses(path):
+                images.append(path)
+        if not self.chips:
+            sets = _band_sets(images)
+        for scene, members in sets.items():
+            folder = members[0].parent
+            name = self.name(folder / scene if scene else folder)
+            yield self._source(name, "bands", folder / scene, tuple(members))
+        taken = {path for members in sets.values() for path in members}
+        for path in images:
+            if path not in taken:
+                yield self._source(self.name(path), "raster", path, (path,))
+
+    def _source(
+        self, name: str, kind: str, path: Path, files: tuple[Path, ...], item: Item | None = None
+    ) -> Source:
+        return Source(name, kind, path, files, self.root, self.follow_links, item)
+
+    def _stac(self, path: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Source]:
+        """Yield the items in a file; a catalog is followed only where it is given itself.
+
+        In a folder that is searched its items are found without it.
+        """
+        name, found = self.name(path), read_stac_file(path)
+        if found is None:
+            return
+        if is_item(found):
+            source = self._source(name, "stac", path, (path,))
+            yield replace(source, files=(path, *_assets(found, source)))
+        for item_id, item in items_of(found):
+            source = self._source(f"{name}#{item_id}", "stac", path, (), item)
+            yield replace(source, files=tuple(_assets(item, source)))
+        if is_catalog(found) and (seen or path == self.path):
+            for href in links_of(found):
+                yield from self._linked(path, href, seen | {path})
+
+    def _linked(self, path: Path, href: str, seen: frozenset[Path]) -> Iterator[Source]:
+        """Yield the items at a link of a catalog; one that is not followed is named."""
+        target = absolute(path.parent / href)
+        if "://" in href:
+            reason = "is a URL; give the URL of a STAC API with --remote, or download it"
+        elif not self._source("", "stac", path, ()).may_read(target):
+            reason = "is outside the given folder"
+        elif not target.is_file():
+            reason = "does not exist"
+        else:
+            if target not in seen:
+                yield from self._stac(target, seen)
+            return
+        self.rejected[f"{self.name(path)}#{href[:200]}"] = reason
+
+
+def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield folders with what is in them, sorted; a link back to a folder above is not followed."""
     seen: set[Path] = set()
     for place, folders, files in os.walk(path, followlinks=follow_links):
         folder = Path(place)
         if follow_links:
             if (real := folder.resolve()) in seen:
-                folders.clear()  # a link back to a folder above would never end
+                folders.clear()
                 continue
             seen.add(real)
-        if not chips and _is_product(folder):
-            folders.clear()
-            yield Source(name_of(folder), "safe", folder, tuple(_inside(folder)), root)
-            continue
         folders.sort()
-        if not follow_links:
-            for linked in [name for name in folders if (folder / name).is_symlink()]:
-                rejected[name_of(folder / linked)] = f"is a link to a folder; {FOLLOW}"
-        found = [folder / name for name in sorted(files)]
-        yield from _sort(found, root, name_of, rejected, chips, given=follow_links)
-
-
-def _inside(folder: Path) -> list[Path]:
-    """Return the files of a product that can hold pixels or say what they are."""
-    kept = {*SUFFIXES, ".xml"}
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        names = [name for name in sorted(files) if Path(name).suffix.lower() in kept]
-        found += [Path(place) / name for name in names]
-    return found
-
-
-def _sort(
-    files: list[Path],
-    root: Path,
-    name_of: object,
-    rejected: dict[str, str],
-    chips: bool,
-    *,
-    given: bool,
-) -> Iterator[Source]:
-    """Yield the sources among the files of one folder; a set of band files is one."""
-    assert callable(name_of)
-    images, sets = [], {}
-    for path in files:
-        suffix = path.suffix.lower()
-        name = name_of(path)
-        if suffix in UNREAD:
-            rejected[name] = UNREAD[suffix]
-        elif suffix == ".json" and not chips:
-            if (item := read_item(path)) is not None:
-                yield Source(name, "stac", path, tuple(_assets(item, path, root)), root)
-        elif suffix in SUFFIXES and _is_file(path):
-            if path.is_symlink() and path.exists() and not given and not is_inside(path, root):
-                rejected[name] = f"is a link that leads out of the given folder; {FOLLOW}"
-                continue
-            images.append(path)
-    if not chips:
-        sets = _band_sets(images)
-    for scene, members in sets.items():
-        folder = members[0].parent
-        name = name_of(folder / scene) if scene else name_of(folder)
-        yield Source(name, "bands", folder / scene, tuple(members), root)
-    taken = {path for members in sets.values() for path in members}
-    for path in images:
-        if path not in taken:
-            yield Source(name_of(path), "raster", path, (path,), root)
+        yield folder, folders, sorted(files)
 
 
 def split_band(stem: str) -> tuple[str, str, int] | None:
@@ -210,28 +290,12 @@ def _band_sets(images: list[Path]) -> dict[str, list[Path]]:
     }
 
 
-def read_item(path: Path) -> dict[str, object] | None:
-    """Return a STAC item, None when a JSON file is no such thing."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
-            return None
-        item = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    is_item = isinstance(item, dict) and item.get("type") == "Feature" and "stac_version" in item
-    return item if is_item else None
-
-
-def _assets(item: dict[str, object], path: Path, root: Path) -> Iterator[Path]:
-    """Yield the item itself and its assets' files that lie in the given folder."""
-    yield path
-    assets = item.get("assets")
-    for asset in assets.values() if isinstance(assets, dict) else ():
-        href = asset.get("href") if isinstance(asset, dict) else None
-        if isinstance(href, str) and "://" not in href and not href.startswith("/vsi"):
-            target = path.parent / href
-            if target.suffix.lower() in SUFFIXES and target.is_file() and is_inside(target, root):
-                yield target
+def _assets(item: Item, source: Source) -> Iterator[Path]:
+    """Yield the files of an item's assets that may be read."""
+    for href in files_of(item):
+        target = absolute(source.path.parent / href)
+        if target.suffix.lower() in SUFFIXES and target.is_file() and source.may_read(target):
+            yield target
 
 
 def _is_file(path: Path) -> bool:
@@ -239,19 +303,24 @@ def _is_file(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def find_masks(folder: Path, sources: Sources) -> dict[str, Path]:
+def find_masks(folder: Path, sources: Sources, follow_links: bool = False) -> dict[str, Path]:
     """Return the masks in a folder by the name of their scene; SceneError when none has one.
 
-    The mask of `a/b.jp2` is `a/b.tif`, `a/b.png` or `a/b.jp2` in that folder.
+    The mask of `a/b.jp2` is `a/b.tif`, `a/b.png` or `a/b.jp2` in that folder, that of the item `c`
+    in `a/b.json` is `a/b/c.tif`.
     """
     found = {}
     for name, source in sources.found.items():
-        stem = name if source.kind in ("bands", "safe") else str(Path(name).with_suffix(""))
+        file, _, item = name.partition("#") if source.item is not None else (name, "", "")
+        stem = file if source.kind in ("bands", "safe") else str(Path(file).with_suffix("") / item)
         for suffix in sorted(SUFFIXES):
             path = folder / f"{stem}{suffix}"
-            if path.is_file() and is_inside(path, folder):
-                found[name] = path
-                break
+            if not path.is_file():
+                continue
+            if not follow_links and not is_inside(path, folder):
+                raise SceneError(f"{path} is a mask that leads out of {folder}; {FOLLOW}.")
+            found[name] = path
+            break
     if not found:
         raise SceneError(f"{folder} holds no mask named as a scene is; name them as the scenes.")
     return found
@@ -269,6 +338,8 @@ def hash_source(source: Source) -> str:
     is not read twice, and what was read has a checksum of its own in every tile.
     """
     digest = xxhash.xxh3_64()
+    if source.item is not None:  # its file may get more items
+        digest.update(json.dumps(source.item, sort_keys=True).encode())
     try:
         for path in source.files:
             n_bytes = path.stat().st_size

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ecofm.errors import SceneError
+from ecofm.tiles.items import is_item, read_stac_file
 from ecofm.tiles.products import SENTINEL, Place, Told, Words, assemble
 from ecofm.tiles.radiometry import REFLECTANCE_SCALE
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.scenes import CLASS_BAND, Scene, band_name
-from ecofm.tiles.sources import Source, is_inside, read_item
+from ecofm.tiles.sources import Source, absolute
 
 # STAC's common names, and the asset keys of Earth Search.
 COMMON = {
@@ -26,8 +27,8 @@ GSD = re.compile(r"_([126]0)m$")
 
 def read_stac(source: Source, words: Words) -> Scene:
     """Read what a STAC item says of itself; raises SceneError when it cannot be used."""
-    item = read_item(source.path)
-    if item is None:
+    item = source.item or read_stac_file(source.path)
+    if item is None or not is_item(item):
         raise SceneError("is no STAC item any more")
     properties, assets = (
         value if isinstance(value := item.get(key), dict) else {}
@@ -135,8 +136,8 @@ def _place_of(asset: Mapping[str, Any], source: Source, words: Words) -> Path | 
     target = Path(href.removeprefix("file://"))
     if re.match(r"[a-z0-9]+:", href.removeprefix("file://")) or href.startswith("/vsi"):
         raise SceneError(f"names {href[:80]}; only files and, with --remote, https are read")
-    target = source.path.parent / target
-    if not is_inside(target, source.root):
+    target = absolute(source.path.parent / target)
+    if not source.may_read(target):
         raise SceneError(f"names {href[:80]}, which is outside the given folder")
     if not target.is_file():
         raise SceneError(f"names {href[:80]}, which does not exist")

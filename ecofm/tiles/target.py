@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError
-from ecofm.tiles.archive import INDEX, NEXT_INDEX
+from ecofm.tiles.archive import INDEX, NEXT_INDEX, SCENES
 
 PLAN = "plan.json"
 
@@ -80,25 +86,67 @@ def withdraw(out: Path, first_shard: int) -> None:
         old.rename(target)
 
 
-def commit(
-    out: Path, manifest: dict[str, Any], index: pd.DataFrame, rejected: pd.DataFrame
-) -> None:
-    """Write the tables and, last, the manifest: with its rename the archive is the new one.
+def write_index(out: Path, parts: Iterable[gpd.GeoDataFrame | pa.RecordBatch]) -> None:
+    """Write the next index beside the present one, some rows at a time.
 
-    The index lies beside the old one until then, and a reader takes that whose hash the manifest
-    has.
+    Parts are tables as `Archive.index` is, or batches of another index.
     """
-    beside = out / NEXT_INDEX if (out / artifact.MANIFEST).exists() else out / INDEX
+    writer: pq.ParquetWriter | None = None
+    try:
+        for part in parts:
+            table = _table_of(part)
+            # The first part says how columns are stored; of chips, for one, all geometry is null.
+            writer = writer or pq.ParquetWriter(_next_index(out), table.schema)
+            writer.write_table(table.select(writer.schema.names).cast(writer.schema))
+    except OSError as error:
+        raise artifact.unwritable(out, error) from error
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _table_of(part: gpd.GeoDataFrame | pa.RecordBatch) -> pa.Table:
+    """Return rows of the index as they are stored, with GeoParquet's metadata."""
+    if isinstance(part, pa.RecordBatch):
+        return pa.Table.from_batches([part])
+    stored = io.BytesIO()
+    part.to_parquet(stored, index=False)
+    table = pq.read_table(stored)
+    told = dict(table.schema.metadata)
+    geo = json.loads(told[b"geo"])
+    # It would be the box of the first rows.
+    geo["columns"]["geometry"].pop("bbox", None)
+    return table.replace_schema_metadata({**told, b"geo": json.dumps(geo).encode()})
+
+
+def _next_index(out: Path) -> Path:
+    """Return where the next index is written: a finished archive keeps its own until then."""
+    return out / (NEXT_INDEX if (out / artifact.MANIFEST).exists() else INDEX)
+
+
+def commit(
+    out: Path,
+    manifest: dict[str, Any],
+    rejected: pd.DataFrame,
+    scenes: gpd.GeoDataFrame | None = None,
+) -> None:
+    """Write the small tables and, last, the manifest: with its rename the archive is the new one.
+
+    The index was written before (`write_index`); it lies beside the old one until then, and a
+    reader takes that whose hash the manifest has.
+    """
     try:
         for path in (out / "shards").glob("*.partial"):  # of a killed run
             path.unlink()
-        index.to_parquet(beside)
         rejected.to_parquet(out / "rejected.partial")
+        if scenes is not None:
+            scenes.to_parquet(out / "scenes.partial")
         artifact.sync_folder(out)
         (out / "rejected.partial").replace(out / "rejected.parquet")
-        artifact.write_json(
-            out / artifact.MANIFEST, {**manifest, "index_hash": artifact.hash_file(beside)}
-        )
+        if scenes is not None:
+            (out / "scenes.partial").replace(out / SCENES)
+        index_hash = artifact.hash_file(_next_index(out))
+        artifact.write_json(out / artifact.MANIFEST, {**manifest, "index_hash": index_hash})
         tidy(out)
     except OSError as error:
         raise artifact.unwritable(out, error) from error

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ecofm.errors import ArtifactError
 from ecofm.tiles.archive import TileError, open_archive
-from ecofm.tiles.target import commit
+from ecofm.tiles.target import commit, write_index
 from ecofm.types import Progress, say
 
 
@@ -45,5 +45,6 @@ def verify(folder: Path, progress: Progress | None = None) -> int:
             "n_rejected": len(rejected),
             "quarantined": quarantined,
         }
-        commit(folder, manifest, archive.index[is_whole].reset_index(drop=True), rejected)
+        write_index(folder, [archive.index[is_whole]])
+        commit(folder, manifest, rejected)
     return len(damaged)

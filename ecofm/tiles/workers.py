@@ -26,9 +26,10 @@ import pandas as pd
 import yaml
 
 from ecofm.errors import ArtifactError
-from ecofm.tiles.plan import Job, Plan, TileConfig
+from ecofm.tiles.jobs import Cells, Job
+from ecofm.tiles.plan import Plan, TileConfig
 from ecofm.tiles.rasters import Rasters
-from ecofm.tiles.shards import committed_part, write_shard
+from ecofm.tiles.shards import committed_part, read_part, write_shard
 from ecofm.types import Progress, say
 
 LONG_S = 60
@@ -73,16 +74,13 @@ def make_shards(
                 left_s = (time.monotonic() - first_s) * len(waiting)
                 if left_s > LONG_S:
                     say(f"about {left_s / 60:.0f} minutes to go.")
-        part = committed_part(out, first + n)
-        if part is None:
-            raise OSError(5, f"shard {first + n} was lost after it was written")
-        yield part
+        yield read_part(out, first + n)
         if progress:
             progress(n + 1, len(starts))
     made.close()
 
 
-Task = tuple[Path, int, list[Job], TileConfig]
+Task = tuple[Path, int, list[Job] | Cells, TileConfig]
 
 
 def _make_here(tasks: Iterator[Task]) -> Generator[int, None, None]:
@@ -92,7 +90,7 @@ def _make_here(tasks: Iterator[Task]) -> Generator[int, None, None]:
             yield number
 
 
-def make_one(out: Path, number: int, jobs: list[Job], config: TileConfig) -> int:
+def make_one(out: Path, number: int, jobs: list[Job] | Cells, config: TileConfig) -> int:
     """Make a shard in a worker: nothing comes back but its number, for the disk has the rest."""
     with Rasters() as rasters:
         write_shard(out, number, jobs, config, rasters)

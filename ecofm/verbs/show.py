@@ -13,6 +13,7 @@ from PIL import Image
 
 from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
 from ecofm.errors import ArtifactError
+from ecofm.maps.granules import measure_scene_edges, summarise
 from ecofm.maps.looks import (
     draw_contact_sheet,
     draw_histograms,
@@ -85,6 +86,11 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
     if len(seams.table):
         print("steps in mean radiometry across the edges of cells (1 = as inside a tile):")
         print(seams.summary().round(3).to_string(index=False))
+    crossings = measure_scene_edges(archive)
+    if len(crossings):
+        print("steps in mean radiometry across the edges of scenes inside tiles:")
+        print(summarise(crossings).round(3).to_string(index=False))
+        crossings.to_csv(pictures / "scene_edges.csv", index=False)
     for period in pick_periods(archive):
         figure = draw_true_colour(archive, period, f"True colour {period}")
         save_picture(figure, pictures / f"true_colour_{period}.png")

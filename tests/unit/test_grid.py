@@ -300,3 +300,20 @@ def test_ground_resolution() -> None:
     assert Grid("utm:2560").gsd_m(60.0) == 10.0
     assert Grid("xyz:14").gsd_m(0.0) == pytest.approx(9.5546, abs=1e-3)
     assert Grid("xyz:14").gsd_m(39.0) == pytest.approx(7.425, abs=1e-2)
+
+
+PIXELS_M = {"utm:80": 3, "utm:2560": 90, "xyz:1": 90, "xyz:22": 0.3}
+
+
+@given(longitudes, utm_latitudes, st.sampled_from(list(PIXELS_M)))
+@settings(max_examples=40, deadline=None)
+def test_a_key_is_its_cell_and_sorts_as_it(longitude: float, latitude: float, name: str) -> None:
+    grid, pixel_m = Grid(name), PIXELS_M[name]
+    footprint = footprint_at(longitude, latitude, side_px=60, pixel_m=pixel_m)
+    keys = np.concatenate(list(grid.keys(footprint)))
+    ids = [grid.cell_at(key).cell_id for key in keys.tolist()]
+    assert [grid.key(cell_id) for cell_id in ids] == keys.tolist()
+    assert all(grid.cell(cell_id).cell_id == cell_id for cell_id in ids[:9])
+    places = [tuple(map(int, cell_id.split("_"))) for cell_id in ids]
+    assert sorted(places) == [places[n] for n in np.argsort(keys)]
+    assert grid.touched(keys, footprint).all()

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from ecofm.maps import looks
+from ecofm.maps import granules, looks
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
@@ -55,6 +55,43 @@ def test_a_brighter_granule_is_a_seam(tmp_path: Path) -> None:
         worst = seams.table.sort_values("step").tail(4)
         assert (not worst["same_dates"].any()) == (name == "bright")
         looks.draw_seams(seams, "2019")
+
+
+@pytest.mark.parametrize("brighter", [0, 400])
+def test_the_edge_of_a_granule_inside_tiles_is_located(tmp_path: Path, brighter: int) -> None:
+    """The edge is at column 450 of the scene: in the fourth column of cells, 66 px into them."""
+    pixels = land(512, 1024)
+    right = pixels[:, :, 450:] + np.uint16(brighter)
+    scenes = {"a_20190601": (pixels[:, :, :450], 0), "b_20190701": (right, 450)}
+    archive = archive_of(tmp_path, {**scenes, "c_2020": (pixels, 0)})
+    assert archive.scenes["name"].tolist() == ["a_20190601.tif", "b_20190701.tif", "c_2020.tif"]
+    found = granules.measure_scene_edges(archive)
+    columns = {tile_id.split("@")[0].split("_")[2] for tile_id in found["tile_id"]}
+    assert set(found["period"]) == {"2019"} and columns == {"253"}
+    assert len(found) == 2 * 4 and set(found["edge_px"]) == {128}, "both scenes end there"
+    (ratio,) = granules.summarise(found)["ratio"]
+    assert (ratio > 5) if brighter else (ratio < 2)
+
+
+def test_a_slanted_edge_is_located_and_the_outer_edge_is_none(tmp_path: Path) -> None:
+    """A scene in degrees ends aslant; where nothing lies beyond an edge there is no step."""
+    pixels = land(512, 512)
+    place = Affine(1.2e-4, 0, 126.93, 0, -0.9e-4, 39.01)
+    (tmp_path / "in").mkdir()
+    for name, crs, transform, more in (
+        ("a_20190601", "EPSG:4326", place, 500),
+        ("b_20190701", "EPSG:32652", Affine(10, 0, 320000, 0, -10, 4321280), 0),
+    ):
+        with rasterio.open(
+            tmp_path / "in" / f"{name}.tif", "w", driver="GTiff", count=3, dtype="uint16",
+            height=512, width=512, crs=crs, transform=transform, nodata=0,
+        ) as file:  # fmt: skip
+            file.write(pixels + np.uint16(more))
+    tile([tmp_path / "in"], tmp_path / "out", TileConfig(grid="utm:1280", per="year"))
+    found = granules.measure_scene_edges(open_archive(tmp_path / "out"))
+    inner = found[found["scene"] == "a_20190601.tif"]
+    assert len(inner) and inner["step"].median() > 3 * inner["step_beside"].median()
+    assert found["edge_px"].between(1, 2 * 128 + 64).all()
 
 
 def test_the_sheet_shows_each_period_and_marks_nodata(tmp_path: Path) -> None:

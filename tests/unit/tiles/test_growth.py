@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from geopandas.testing import assert_geodataframe_equal
 
 from ecofm import artifact
 from ecofm.errors import ArtifactError, SceneError
-from ecofm.tiles import target
+from ecofm.tiles import ingest, target
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.ingest import TileConfig
 from ecofm.tiles.verify import verify
@@ -61,11 +63,26 @@ def test_next_year_is_added_and_nothing_is_written_again(
     np.testing.assert_allclose(archive.contract.std, whole.contract.std)
     assert archive.attribution.endswith("2018 2019")
     assert sorted(path.name for path in grown.iterdir()) == [
-        "index.parquet", "manifest.json", "rejected.parquet", "shards",
+        "index.parquet", "manifest.json", "rejected.parquet", "scenes.parquet", "shards",
     ]  # fmt: skip
     hashes = paint.hashes(grown)
     paint.tile(tmp_path / "in", grown, shard_tiles=4, append=True)
     assert paint.hashes(grown) == hashes, "a second time there is nothing new"
+
+
+def test_an_index_that_is_written_in_pieces_is_the_same_table(
+    tmp_path: Path, paint: Any, grown: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint.tile(tmp_path / "in" / "a_2018.tif", tmp_path / "twin", shard_tiles=1)
+    monkeypatch.setattr(ingest, "INDEX_SHARDS", 2)
+    paint.tile(tmp_path / "in" / "a_2018.tif", tmp_path / "pieces", shard_tiles=1)
+    for name in ("twin", "pieces"):
+        paint.tile(tmp_path / "in", tmp_path / name, shard_tiles=1, append=True)
+    assert pq.ParquetFile(tmp_path / "pieces" / "index.parquet").num_row_groups == 1 + 3
+    twin, pieces = (open_archive(tmp_path / name) for name in ("twin", "pieces"))
+    assert_geodataframe_equal(twin.index, pieces.index)
+    assert twin.n_tiles == pieces.n_tiles == 12 and pieces.index.crs == "EPSG:4326"
+    [pieces.read(n) for n in range(12)]
 
 
 def test_what_is_there_already_is_not_doubled(tmp_path: Path, paint: Any, grown: Path) -> None:

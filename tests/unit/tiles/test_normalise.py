@@ -66,6 +66,10 @@ def test_years_are_brought_together_and_the_lines_are_recorded(tmp_path: Path, p
     hashes = paint.hashes(tmp_path / "new")
     again = normalise(tmp_path / "out", tmp_path / "new", reference="2018")
     assert again == lines and paint.hashes(tmp_path / "new") == hashes
+    assert after.scenes["name"].tolist() == ["a_2018.tif", "a_2019.tif"]
+    paint.scene(tmp_path / "in" / "a_2020.tif", paint.pixels((3, 128, 128)))
+    with pytest.raises(ArtifactError, match="is normalised to 2018; add to the archive"):
+        paint.tile(tmp_path / "in", tmp_path / "new", append=True)
 
 
 def test_periods_that_share_nothing_are_refused(tmp_path: Path, paint: Any) -> None:

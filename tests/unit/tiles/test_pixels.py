@@ -248,3 +248,19 @@ def test_a_chip_too_large_is_rejected(
     scene = read_scene(path, name="a.png", period=None, bands=None)
     with Rasters() as rasters, pytest.raises(SceneError, match="too large"):
         read_chip(scene, rasters)
+
+
+def test_bands_that_are_warped_together_have_the_bytes_of_each_alone(
+    tmp_path: Path, paint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = paint.pixels((5, 200, 200))
+    pixels[:, 60:90, 60:90] = 0
+    x, y = paint.corner
+    place = Affine(9.3, 0.4, x + 203, -0.4, -9.3, y - 107)
+    path = paint.scene(tmp_path / "a.tif", pixels, transform=place, nodata=0)
+    together = read(path)
+    monkeypatch.setattr(reading, "MAX_WARP_PX", 1)
+    alone = read(path)
+    assert together[1].any() and not together[1].all()
+    for one, other in zip(together, alone, strict=True):
+        assert one.tobytes() == other.tobytes()

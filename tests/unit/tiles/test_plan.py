@@ -158,6 +158,20 @@ def test_files_named_by_their_cell(tmp_path: Path, paint: Any) -> None:
     assert archive.contract.gsd_m == pytest.approx(7.4, abs=0.1)
 
 
+def test_a_folder_further_up_may_say_the_period(tmp_path: Path, paint: Any) -> None:
+    """As the reference study's own folders do, `NK/nk_2016/0/6259_13990.png`; 0 is a county."""
+    folders = {"nk_2016/0": "2016", "2017-06-12/3/deep": "2017-06-12", "2018/from_2019": "2019"}
+    for folder in folders:
+        paint.chip(tmp_path / "in_2015" / folder / "6259_13990.png", side_px=256)
+    paint.chip(tmp_path / "in_2015" / "0" / "6259_13990.png", side_px=256)
+    options = {"grid": "xyz:14", "name_pattern": "{y}_{x}"}
+    archive = paint.tile(tmp_path / "in_2015", tmp_path / "out", **options)
+    assert archive.periods == ["2015", "2016", "2017-06-12", "2019"]
+    above = tmp_path / "in_2015" / "0"
+    with pytest.raises(SceneError, match=r"has no period.*or name its folder by it"):
+        paint.tile(above, tmp_path / "other", **options)
+
+
 def test_files_that_are_no_cell_are_named(tmp_path: Path, paint: Any) -> None:
     folder = tmp_path / "in" / "2019"
     paint.chip(folder / "s2_6259_13990.png", side_px=256)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import rasterio
 
+from ecofm.tiles.fetch import SETS, fetch
+
 DATA = Path(os.environ.get("ECOFM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
@@ -64,3 +66,11 @@ def test_other_scenes_are_tiled(tmp_path: Path, paint: Any, name: str) -> None:
     if name == "boadella":
         shares = archive.index.groupby("cell_id")["valid_share"]
         assert (shares.max() - shares.min()).max() < 0.05, "one footprint in four dates"
+
+
+@pytest.mark.parametrize("name", ["boadella", "bolzano"])
+def test_the_published_checksums_are_those_of_these_copies(tmp_path: Path, name: str) -> None:
+    for file in SETS[name].files:
+        (tmp_path / file).symlink_to(require(name) / file)
+    fetch(name, tmp_path)
+    assert (tmp_path / "registry.txt").read_text().count(" sha256:") == len(SETS[name].files)

@@ -1,0 +1,69 @@
+"""STAC files: items, collections of items, and what a catalog on the disk links to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+JSON_SUFFIXES = (".json", ".geojson")
+MAX_ITEM_BYTES = 2**24
+MAX_FILE_BYTES = 2**26
+"""Of a collection of items; a catalog of more is many files."""
+CHILDREN = ("item", "child")
+
+Item = dict[str, Any]
+
+
+def read_stac_file(path: Path) -> Item | None:
+    """Return the object in a STAC file, None when a JSON file is no such thing."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    # A collection of items need not have a version, nor a plain GeoJSON; its features tell.
+    is_stac = isinstance(found, dict) and ("stac_version" in found or "features" in found)
+    return found if is_stac else None
+
+
+def is_item(found: Item) -> bool:
+    """Return whether an object is a STAC item."""
+    return found.get("type") == "Feature" and "stac_version" in found
+
+
+def items_of(found: Item) -> list[tuple[str, Item]]:
+    """Return (name, item) of a collection of items: the id, numbered where it comes again."""
+    features = found.get("features")
+    if found.get("type") != "FeatureCollection" or not isinstance(features, list):
+        return []
+    named: dict[str, Item] = {}
+    for item in features:
+        if isinstance(item, dict) and is_item(item):
+            name = str(item.get("id", "item"))[:200]
+            named[name if name not in named else f"{name}~{len(named)}"] = item
+    return list(named.items())
+
+
+def is_catalog(found: Item) -> bool:
+    """Return whether an object is a STAC catalog or collection, which links to its items."""
+    return found.get("type") in ("Catalog", "Collection")
+
+
+def links_of(found: Item) -> Iterator[str]:
+    """Yield where a catalog says that its items and children are."""
+    links = found.get("links")
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("rel") in CHILDREN:
+            yield str(link.get("href", ""))
+
+
+def files_of(item: Item) -> Iterator[str]:
+    """Yield the paths of an item's assets, without those that are URLs."""
+    assets = item.get("assets")
+    for asset in assets.values() if isinstance(assets, dict) else ():
+        href = asset.get("href") if isinstance(asset, dict) else None
+        if isinstance(href, str) and "://" not in href and not href.startswith("/vsi"):
+            yield href
