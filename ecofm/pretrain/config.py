@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ecofm import artifact
+from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.encoders import EncoderConfig
 from ecofm.pretrain.method import MethodConfig
 from ecofm.pretrain.methods import method_name
@@ -97,9 +98,13 @@ class RunConfig:
     nodes: int = 1
     """Nodes."""
     strategy: str = "auto"
-    """Lightning's strategy: auto, ddp, fsdp."""
+    """Lightning's strategy: auto, ddp; fsdp, for models that do not fit on one device."""
     precision: str = "auto"
     """Lightning's precision: 32-true, bf16-mixed; auto is bf16-mixed where the device has it."""
+    channels_last: bool | None = None
+    """Images and kernels with the bands innermost; None keeps the run's first choice: yes."""
+    compile: bool | None = None
+    """Backbones through torch.compile; None keeps the run's first choice: no."""
     torch_threads: int | None = None
     """Threads of torch itself; None keeps the run's first choice, which is torch's own."""
 
@@ -111,6 +116,21 @@ class RunConfig:
                 "threads >= 0, and checkpoint_every, log_every, max_skipped, monitor_every >= 1 "
                 "are needed."
             )
+
+    @property
+    def n_devices(self) -> int:
+        """Devices over all nodes."""
+        return self.devices * self.nodes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether parameters are spread over the devices."""
+        return self.strategy == SHARDED
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether Lightning will take GPUs."""
+        return self.accelerator != "cpu" and torch.cuda.is_available()
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def choose_precision(run: RunConfig, kept: str | None = None) -> str:
         return run.precision
     if kept:
         return kept
-    if run.accelerator != "cpu" and torch.cuda.is_available():
+    if run.on_gpu:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()

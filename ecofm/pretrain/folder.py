@@ -14,9 +14,12 @@ import torch
 from ecofm import artifact
 from ecofm.errors import ArtifactError
 from ecofm.pretrain.config import RunConfig, choose_precision
+from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.module import Schedule
 
 RUN = "run.json"
+FIRST_CHOICES = {"channels_last": True, "compile": False}
+"""What a run's first part settles on where it is told nothing."""
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -28,14 +31,26 @@ def read_record(out: Path) -> dict[str, Any]:
 def settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> RunConfig:
     """Return the run's options with what is left open settled as when the run began.
 
-    Another number of torch's threads adds up in another order, and another precision rounds
-    otherwise: left to the machine, a resumed run would not be the unbroken one.
+    Another number of torch's threads adds up in another order, and another precision or kernel
+    rounds otherwise: left to the machine, a resumed run would not be the unbroken one. Raises
+    ArtifactError when the run began with its parameters laid out otherwise.
     """
     kept = found.get("machine", {}) if _is_same_run(found, manifest) else {}
+    if kept.get("sharded", run.is_sharded) != run.is_sharded:
+        began = SHARDED if kept["sharded"] else "another strategy than " + SHARDED
+        raise ArtifactError(
+            f"the run began with {began}, and its checkpoints number the optimizer's states as "
+            f"that does; give strategy as then, or --overwrite or another --out."
+        )
+    chosen = {
+        name: kept.get(name, first) if getattr(run, name) is None else getattr(run, name)
+        for name, first in FIRST_CHOICES.items()
+    }
     return replace(
         run,
         torch_threads=run.torch_threads or kept.get("torch_threads") or torch.get_num_threads(),
         precision=choose_precision(run, kept.get("precision")),
+        **chosen,
     )
 
 
@@ -114,7 +129,8 @@ def _hint(found: dict[str, Any], manifest: dict[str, Any]) -> str:
 
 def begin(out: Path, manifest: dict[str, Any], run: RunConfig) -> None:
     """Make the run's folder, empty unless it holds this run, and note what it is."""
-    machine = {"torch_threads": run.torch_threads, "precision": run.precision}
+    machine = {name: getattr(run, name) for name in ("torch_threads", "precision", *FIRST_CHOICES)}
+    machine["sharded"] = run.is_sharded
     if (out / RUN).is_file() and not _is_same_run(read_record(out), manifest):
         shutil.rmtree(out)
     try:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.models.utils import deactivate_requires_grad
 from torch import Tensor, nn
 
 from ecofm.pretrain.encoders import Encoder
@@ -73,8 +73,11 @@ class Teacher(nn.Module):
 
     def follow(self, encoder: Encoder, head: nn.Module, momentum: float) -> None:
         """Keep `momentum` of the own weights and take the rest from the others."""
-        update_momentum(encoder, self.encoder, momentum)
-        update_momentum(head, self.head, momentum)
+        # In place: lightly's update replaces tensors, whose shards FSDP would then not find.
+        with torch.no_grad():
+            for slow, fast in ((self.encoder, encoder), (self.head, head)):
+                for own, other in zip(slow.parameters(), fast.parameters(), strict=True):
+                    own.lerp_(other, 1 - momentum)
 
 
 def rise_to_one(momentum: float, progress: float) -> float:

@@ -9,7 +9,9 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+from ecofm.pretrain.devices import shard
 from ecofm.pretrain.method import Method
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
@@ -86,6 +88,11 @@ class ContrastiveModule(pl.LightningModule):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
 
+    def configure_model(self) -> None:
+        """Spread the parameters over the devices where the strategy has a mesh of them."""
+        if self.device_mesh is not None:
+            shard(self.method, self.device_mesh["data_parallel"])
+
     def train_dataloader(self) -> PairLoader:
         """Return the loader from the restored step on."""
         self.loader = PairLoader(
@@ -122,6 +129,10 @@ class ContrastiveModule(pl.LightningModule):
         loss = self._accumulate(batch, step)
         trained = [p for p in self.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.gradient_clip or math.inf)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        if self.trainer.world_size > 1:  # the record tells of the whole batch
+            loss = self.trainer.strategy.reduce(loss.clone(), reduce_op="mean")
         is_whole = self._all_agree(bool(loss.isfinite() & norm.isfinite()))
         if is_whole:
             optimizer.step()

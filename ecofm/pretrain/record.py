@@ -13,6 +13,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 
 from ecofm.errors import EcofmError
+from ecofm.pretrain.devices import gather
+from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.health import judge
 from ecofm.pretrain.module import ContrastiveModule
 from ecofm.pretrain.monitor import Monitor, draw_health
@@ -83,8 +85,11 @@ class Record(pl.Callback):
         """Log, save and stop where the step says so, or a signal does."""
         module = cast(ContrastiveModule, pl_module)
         step, skipped = int(module.step), int(module.skipped_in_a_row)
+        watched = None
+        if self.monitor and not skipped and self._is_watched(step, module.steps):
+            watched = gather(module.method.encoder)
         if trainer.is_global_zero:
-            self._log(trainer, module, step, skipped)
+            self._log(trainer, module, step, skipped, watched)
         if skipped >= self.max_skipped:
             raise EcofmError(
                 f"{skipped} steps in a row gave no finite loss and gradient, up to step {step}; "
@@ -105,7 +110,14 @@ class Record(pl.Callback):
         if trainer.is_global_zero and self.progress is not None:
             self.progress(step, module.steps)
 
-    def _log(self, trainer: pl.Trainer, module: ContrastiveModule, step: int, skipped: int) -> None:
+    def _log(
+        self,
+        trainer: pl.Trainer,
+        module: ContrastiveModule,
+        step: int,
+        skipped: int,
+        watched: Encoder | None,
+    ) -> None:
         if skipped:
             self._append({"event": "skip", "step": step, "in_a_row": skipped})
             say(f"step {step} is skipped: its loss or gradient is not finite")
@@ -113,8 +125,8 @@ class Record(pl.Callback):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
             assert module.features is not None
             values |= judge(*module.features)
-            if self.monitor and (step % self.monitor_every == 0 or step in (1, module.steps)):
-                values |= self.monitor.measure(module.method.encoder)
+            if self.monitor and watched is not None:
+                values |= self.monitor.measure(watched)
             values = {name: value for name, value in values.items() if math.isfinite(value)}
             self._append({"step": step, **values})
             for logger in trainer.loggers:
@@ -125,8 +137,11 @@ class Record(pl.Callback):
                 self.drawn = time.monotonic()
 
     def _is_due(self, step: int, steps: int) -> bool:
-        is_watched = self.monitor is not None and step % self.monitor_every == 0
+        is_watched = self.monitor is not None and self._is_watched(step, steps)
         return step % self.log_every == 0 or is_watched or step in (1, steps)
+
+    def _is_watched(self, step: int, steps: int) -> bool:
+        return step % self.monitor_every == 0 or step in (1, steps)
 
     def _alarm(self, step: int, values: dict[str, float]) -> None:
         """Warn of collapsed features, or stop; a single bad batch is none."""

@@ -16,6 +16,7 @@ from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
+from ecofm.pretrain.devices import build_strategy, lay_out
 from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.folder import (
     begin,
@@ -74,7 +75,7 @@ def pretrain(
     if init_file and init_file.is_file():
         inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
-    if run.devices * run.nodes > 1 and not is_first_process():
+    if run.n_devices > 1 and not is_first_process():
         wait_for_first(out, manifest)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
@@ -125,6 +126,11 @@ def pretrain(
     finally:
         torch.set_num_threads(torch_threads)
     if trainer.is_global_zero:
+        if run.is_sharded and config.steps:
+            # Its parameters are parts now; the checkpoint of the last step has them whole.
+            encoder = Encoder(config.encoder, contract)
+            module = _build_module(encoder, opened, config, run)
+            _restore(module, newest_checkpoint(out / "checkpoints"))
         draft = artifact.Draft(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )
@@ -145,14 +151,20 @@ def pretrain(
 def _build_module(
     encoder: Encoder, archives: list[Any], config: PretrainConfig, run: RunConfig
 ) -> ContrastiveModule:
-    n_devices = run.devices * run.nodes
-    if config.batch_size % (n_devices * config.accumulate):
+    if config.batch_size % (run.n_devices * config.accumulate):
         raise ValueError(
-            f"batch_size {config.batch_size} is no multiple of {n_devices} devices times "
+            f"batch_size {config.batch_size} is no multiple of {run.n_devices} devices times "
             f"accumulate {config.accumulate}."
         )
     return ContrastiveModule(
-        build_method(config.method, encoder, distributed=n_devices > 1),
+        lay_out(
+            build_method(config.method, encoder, distributed=run.n_devices > 1),
+            channels_last=run.channels_last is not False,
+            compile=bool(run.compile),
+            is_sharded=run.is_sharded,
+            n_devices=run.n_devices,
+            on_gpu=run.on_gpu,
+        ),
         config.views,
         archives,
         batch_size=config.batch_size,
@@ -208,7 +220,7 @@ def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Re
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        strategy=run.strategy,
+        strategy=build_strategy(run.strategy, run.n_devices),
         precision=run.precision,  # type: ignore[arg-type]
         max_steps=-1,  # the record stops at our own count
         max_epochs=-1,
@@ -224,10 +236,16 @@ def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Re
     )
 
 
+def _restore(module: ContrastiveModule, checkpoint: Path | None) -> None:
+    if checkpoint is None:
+        raise EcofmError("the last checkpoint cannot be read; the same command trains on from it.")
+    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
+
+
 def _fit(trainer: pl.Trainer, module: ContrastiveModule, checkpoint: Path | None) -> None:
     if checkpoint and step_of(checkpoint) >= module.steps:
         # Lightning would take one step more of a run that has made its last one.
-        module.load_state_dict(AtomicCheckpointIO().load_checkpoint(checkpoint)["state_dict"])
+        _restore(module, checkpoint)
         return
     with warnings.catch_warnings():
         # Our loader is no DataLoader: it has threads of its own, so Lightning's advice on workers
