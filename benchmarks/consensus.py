@@ -23,7 +23,7 @@ from ecofm.artifact import write_json
 from ecofm.compare.consensus import ConsensusConfig, fit_answers
 
 Floats = npt.NDArray[np.float64]
-N_ITEMS, N_ANSWERS, REPEATS, PRIOR_STD = 500, 100_000, 1, 3.0
+N_ITEMS, N_ANSWERS, REPEATS, PRIOR_STD = 500, 100_000, 3, 3.0
 RESULTS = Path(__file__).parent / "results" / "consensus.json"
 
 
