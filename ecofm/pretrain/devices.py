@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytorch_lightning.strategies import ModelParallelStrategy, Strategy
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -52,7 +52,7 @@ def lay_out(
     if n_devices > 1 and any(isinstance(part, BATCH_NORMS) for part in method.modules()):
         if on_gpu:
             # timm's conversion: torch's own loses the activations inside timm's layers.
-            return convert_sync_batchnorm(method)  # type: ignore[no-any-return]
+            return convert_sync_batchnorm(method)  # type: ignore[no-any-return, no-untyped-call]
         say(
             "warning: on CPUs each process takes BatchNorm over its own share, so that the run is "
             "not that of one process; give encoder.norm=group."

@@ -94,7 +94,7 @@ def fit_target(
         numbers = [target.classes.index(name) for name in modelled]
         wanted = np.array([target.values == number for number in numbers], dtype=np.float64)
         centre, unit, loss = 0.0, 1.0, Logistic()
-    decay, lost = _choose_decay(items, wanted, loss, folds, config, random)
+    decay, lost, foretold = _choose_decay(items, wanted, loss, folds, config, random)
     # Half a squared error is a likelihood in units of the noise's variance.
     noise = 1.0 if target.classes else max(2 * lost, 1e-6)
     everything = np.ones(len(target.items), dtype=bool)
@@ -103,18 +103,17 @@ def fit_target(
         parameters, own = _fit_ensemble(items, row, everything, loss, decay, noise, config, random)
         offset, units = -(own + centre / unit), np.full(len(own), 1 / unit)
         found.append(Heads(head, features, parameters, offset, units, None))
-    # What a fold held out was predicted by an ensemble that had not seen it.
-    raw = np.empty((len(wanted), config.n_heads, len(target.items)))
+    if target.classes:
+        assert positive
+        ranker = Classes(target.classes, positive, found)
+        return TargetFit(ranker, decay, *_judge_classes(target, foretold, ranker))
+    # Intervals need what an ensemble that had not seen an item predicts for it.
+    raw = np.empty((config.n_heads, len(target.items)))
     for held in folds:
-        for number, row in enumerate(wanted):
-            parameters, own = _fit_ensemble(items, row, ~held, loss, decay, noise, config, random)
-            raw[number][:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
-    if not target.classes:
-        table, quality, residual = _judge_numbers(target, raw[0] * unit + centre)
-        return TargetFit(replace(found[0], residual=residual), decay, table, quality)
-    assert positive
-    ranker = Classes(target.classes, positive, found)
-    return TargetFit(ranker, decay, *_judge_classes(target, raw.mean(axis=1), ranker))
+        parameters, own = _fit_ensemble(items, wanted[0], ~held, loss, decay, noise, config, random)
+        raw[:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
+    table, quality, residual = _judge_numbers(target, raw * unit + centre)
+    return TargetFit(replace(found[0], residual=residual), decay, table, quality)
 
 
 def _judge_numbers(
@@ -180,20 +179,22 @@ def _choose_decay(
     folds: Sequence[np.ndarray],
     config: RankConfig,
     random: np.random.Generator,
-) -> tuple[float, float]:
-    """Return the penalty to use, and the mean loss of held-out values under it."""
+) -> tuple[float, float, Floats]:
+    """Return the penalty to use; the mean loss and levels (row, item) of held-out values."""
     head, decays = HEADS[config.head], sorted(config.decays)
     losses = np.zeros((len(folds), len(decays)))
+    foretold = np.empty((len(decays), *wanted.shape))
     for fold, held in enumerate(folds):
-        for row in wanted:
+        for number, row in enumerate(wanted):
             start = head.start(items.mean.shape[1], random)
             for place in reversed(range(len(decays))):
                 said, unseen = _weigh(row, ~held), _weigh(row, held)
                 start, own = fit_head(head, loss, items.mean, items, said, decays[place], start)
                 levels = place_items(config, start[None], items)[0]
                 losses[fold, place] += _judge(loss, levels, unseen, own)
+                foretold[place, number, held] = levels[held] + own
     chosen = choose_penalty(losses)
-    return decays[chosen], float(losses[:, chosen].mean())
+    return decays[chosen], float(losses[:, chosen].mean()), foretold[chosen]
 
 
 def _judge(loss: Loss[Values], levels: Floats, said: Values, own: float) -> float:
