@@ -23,19 +23,18 @@ from torch import Tensor
 
 from benchmarks.record import describe_machine
 from benchmarks.subspaces import ask, embed_all, read_all, scale, split
+from benchmarks.training import BATCH, VIEW_PX, build_config, run_config
 from ecofm.artifact import write_json
 from ecofm.pretrain import health
-from ecofm.pretrain.encoders import Encoder, EncoderConfig, Normalization, Pooling
+from ecofm.pretrain.encoders import Encoder, Normalization
 from ecofm.pretrain.encoders import load as load_encoder
 from ecofm.pretrain.module import Positives
-from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
-from ecofm.pretrain.students import SimCLRConfig
-from ecofm.pretrain.views import ViewConfig
+from ecofm.pretrain.run import pretrain
 from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
-STEPS, BATCH, VIEW_PX, SEEDS, N_FILTERS = 150, 32, 48, (0, 1, 2), 192
+STEPS, SEEDS, N_FILTERS = 600, (0, 1, 2), 192
 RESULTS = Path(__file__).parent / "results" / "pretrain_quality.json"
 ARMS: dict[str, dict[str, Any]] = {
     "random initialisation": {"steps": 0},
@@ -43,22 +42,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "multi-period positives": {},
     "change-preserving": {"method": ChangePreservingConfig()},
 }
-
-
-def build_config(seed: int, changes: dict[str, Any]) -> PretrainConfig:
-    """Return the config of an arm: the same encoder, steps and views for all."""
-    fields: dict[str, Any] = {
-        "steps": STEPS,
-        "batch_size": BATCH,
-        "seed": seed,
-        "views": ViewConfig(size_px=VIEW_PX),
-        "method": SimCLRConfig(),
-        "encoder": EncoderConfig(
-            backbone="resnet10t", width=0.5, normalization=Normalization.tile,
-            pooling=Pooling.stages, words=0,
-        ),
-    }  # fmt: skip
-    return PretrainConfig(**(fields | changes))
 
 
 def random_filters(encoder: Encoder, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -130,11 +113,11 @@ def main(data: Path, work: Path) -> None:
     chips = Chips(data, work)
     figures: dict[str, list[dict[str, float]]] = {}
     spaces: list[dict[str, dict[str, float]]] = []
-    run_config = RunConfig(accelerator="cpu", torch_threads=1, threads=1, checkpoint_every=STEPS)
     for n_done, seed in enumerate(SEEDS, start=1):
         for arm, changes in ARMS.items():
             out = work / f"{arm.replace(' ', '-')}-{seed}"
-            pretrain([work / "county"], out, build_config(seed, changes), run_config)
+            config = build_config(seed, STEPS, changes, normalization=Normalization.tile)
+            pretrain([work / "county"], out, config, run_config())
             encoder, _ = load_encoder(out)
             figures.setdefault(arm, []).append(chips.judge(encoder, seed))
             print(seed, arm, figures[arm][-1], flush=True)

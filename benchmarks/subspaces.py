@@ -20,40 +20,25 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import describe_machine
+from benchmarks.training import BATCH, VIEW_PX, build_config, run_config
 from ecofm.artifact import write_json
 from ecofm.pretrain import health
-from ecofm.pretrain.encoders import Encoder, EncoderConfig, Pooling
+from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.encoders import load as load_encoder
-from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
-from ecofm.pretrain.students import SimCLRConfig
-from ecofm.pretrain.views import ViewConfig
+from ecofm.pretrain.run import pretrain
 from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.synth import CountryConfig, generate_country
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
-STEPS, BATCH, VIEW_PX, SEEDS, N_CELLS = 200, 32, 48, (0, 1, 2), 12
+STEPS, SEEDS, N_CELLS = 600, (0, 1, 2), 12
 RESULTS = Path(__file__).parent / "results" / "subspaces.json"
-RUN = RunConfig(accelerator="cpu", torch_threads=1, threads=1, checkpoint_every=STEPS)
 ARMS: dict[str, dict[str, Any]] = {
     "untrained": {"steps": 0},
     "SimCLR across periods": {},
     "change-preserving": {"method": ChangePreservingConfig()},
 }
 Known = dict[str, float]
-
-
-def build_config(seed: int, changes: dict[str, Any]) -> PretrainConfig:
-    """Return the config of an arm: the same encoder, steps and views for all."""
-    fields: dict[str, Any] = {
-        "steps": STEPS,
-        "batch_size": BATCH,
-        "seed": seed,
-        "views": ViewConfig(size_px=VIEW_PX),
-        "method": SimCLRConfig(),
-        "encoder": EncoderConfig(backbone="resnet10t", width=0.5, pooling=Pooling.stages, words=0),
-    }
-    return PretrainConfig(**(fields | changes))
 
 
 def read_all(archive: Archive) -> tuple[Tensor, Tensor]:
@@ -152,7 +137,7 @@ def main(work: Path) -> None:
     for n_done, seed in enumerate(SEEDS, start=1):
         for arm, changes in ARMS.items():
             out = work / f"{arm.replace(' ', '-')}-{seed}"
-            pretrain([work / "archive"], out, build_config(seed, changes), RUN)
+            pretrain([work / "archive"], out, build_config(seed, STEPS, changes), run_config())
             encoder, _ = load_encoder(out)
             for part, space in split(encoder, embed_all(encoder, pixels, valid)).items():
                 known = ask(space, cells, years, seasons, development, seed)

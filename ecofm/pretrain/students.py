@@ -49,7 +49,7 @@ class Siamese(Method):
         first, second = self.head(features).float().chunk(2)
         with full_precision(first):
             loss = self.criterion(first, second)
-        return (loss, *features.chunk(2))
+        return (loss, *features.detach().chunk(2))
 
 
 @final

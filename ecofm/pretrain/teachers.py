@@ -104,7 +104,7 @@ class MoCo(Method):
             slow = encode(views[1][order])[torch.argsort(order)]
             keys = project(slow).float()
         with full_precision(query):
-            return self.criterion(query, keys), features, slow
+            return self.criterion(query, keys), features.detach(), slow
 
     def after_update(self, progress: float) -> None:
         """Let the slow encoder follow."""
@@ -140,7 +140,7 @@ class Predicting(Followed):
         with full_precision(guesses[0]):
             first = self.criterion(guesses[0], targets[1])
             second = self.criterion(guesses[1], targets[0])
-        return ((first + second) / 2, *features.chunk(2))
+        return ((first + second) / 2, *features.detach().chunk(2))
 
 
 @final
@@ -206,7 +206,7 @@ class DINO(Followed):
             with torch.no_grad():
                 targets: list[Tensor] = list(project(slow.float()).chunk(2))
             loss = self.criterion(targets, guesses)
-        return (loss, *features.chunk(2))
+        return (loss, *features.detach().chunk(2))
 
 
 def _dino_head(dim: int, config: DINOConfig) -> DINOProjectionHead:

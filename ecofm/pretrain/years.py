@@ -66,7 +66,7 @@ class ChangePreserving(Method):
                 torch.stack(tiles), same, self.temperature, distributed=self.distributed
             )
             loss = across / 2 + self.years_weight * apart
-        return (loss, *features.chunk(4)[:2])
+        return (loss, *features.detach().chunk(4)[:2])
 
     def subspaces(self) -> dict[str, nn.Linear]:
         """Return `invariant`, which forgets the period, and `years`, which tells periods apart."""

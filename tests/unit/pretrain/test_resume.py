@@ -370,7 +370,10 @@ def test_torchs_threads_and_precision_are_those_of_the_runs_beginning(
 
     pretrain([archive], tmp_path / "run", tiny(), run_config(torch_threads=None), progress=look)
     machine = json.loads((tmp_path / "run" / RUN).read_text())["machine"]
-    assert seen == {"threads": 2} and machine == {"torch_threads": 2, "precision": "32-true"}
+    assert seen == {"threads": 2} and machine == {
+        "torch_threads": 2, "precision": "32-true", "channels_last": True, "compile": False,
+        "sharded": False,
+    }  # fmt: skip
     assert torch.get_num_threads() == before
 
 
