@@ -16,8 +16,8 @@ from torch import nn
 
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain.devices import find_blocks, lay_out
-from ecofm.pretrain.folder import RUN
 from ecofm.pretrain.encoders import WEIGHTS, Encoder, EncoderConfig, Norm, Pooling
+from ecofm.pretrain.folder import RUN
 from ecofm.pretrain.methods import build_method
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.tiles.archive import open_archive
@@ -190,9 +190,7 @@ def test_options_compose_and_a_resumed_run_keeps_them(
         compile_(self, backend="aot_eager", **how)
 
     monkeypatch.setattr(nn.Module, "compile", without_a_compiler)
-    encoder = EncoderConfig(
-        backbone="resnet10t", width=0.125, words=8, dropout=0.1, drop_path=0.1
-    )
+    encoder = EncoderConfig(backbone="resnet10t", width=0.125, words=8, dropout=0.1, drop_path=0.1)
     config = tiny("moco", encoder=encoder)
     run = run_config(precision=precision, **options)
     whole = pretrain([archive], tmp_path / "whole", config, run)
