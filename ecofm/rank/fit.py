@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +19,7 @@ from ecofm.rank.heads import (
     fit_head,
 )
 from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, hold_out, to_answers
-from ecofm.rank.losses import LOSSES, Answers, Floats
+from ecofm.rank.losses import LOSSES, Answers, Floats, Loss, Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +46,49 @@ def fit_heads(
     items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
     decay, judged = choose_decay(items, pairs, config, random)
     residual = fit_residual(judged, pairs) if judged else None
-    head, loss = HEADS[config.head], LOSSES[config.loss]
     everybody = to_answers(pairs, np.ones(len(pairs.counts)))
-    n_components = items.mean.shape[1]
-    start = head.start(n_components, random)
-    mode = fit_head(head, loss, items.mean, items, everybody, decay, start)
-    if config.ensemble is Ensemble.laplace:
-        parameters = draw_laplace(head, loss, items, everybody, decay, mode, config.n_heads, random)
-    else:
-        fitted = []
-        for number in range(config.n_heads):
-            answers = resample(pairs, random)
-            # A convex search is short from here; hidden layers differ by where they start too.
-            start = mode[0] if head.convex else head.start(n_components, random)
-            mean = items.draw(number)
-            fitted.append(fit_head(head, loss, mean, items, answers, decay, start)[0])
-        parameters = np.array(fitted)
+    parameters, _ = fit_ensemble(
+        items, LOSSES[config.loss], everybody, lambda: resample(pairs, random), decay, config,
+        random,
+    )  # fmt: skip
     levels = place_items(config, parameters, items)
     unit = levels.std(axis=1)
-    heads = Heads(
-        head, features, parameters, levels.mean(axis=1), np.where(unit > 1e-12, unit, 1.0), residual
-    )
+    unit = np.where(unit > 1e-12, unit, 1.0)
+    head = HEADS[config.head]
+    heads = Heads(head, features, parameters, levels.mean(axis=1), unit, residual)
     held_out_loss = judged.loss if judged else None
     return Fit(heads, decay, held_out_loss, judged)
+
+
+def fit_ensemble(
+    items: ItemFeatures,
+    loss: Loss[Said],
+    said: Said,
+    resampled: Callable[[], Said],
+    decay: float,
+    config: RankConfig,
+    random: np.random.Generator,
+    noise: float = 1.0,
+) -> tuple[Floats, Floats]:
+    """Return the parameters (head, parameter) of an ensemble, and its losses' own (head,).
+
+    `resampled` draws what the next head of a bootstrap is told; `noise` is as for `draw_laplace`.
+    """
+    head, n = HEADS[config.head], config.n_heads
+    start = head.start(items.mean.shape[1], random)
+    if config.ensemble is Ensemble.laplace:
+        mode = fit_head(head, loss, items.mean, items, said, decay, start)
+        drawn = draw_laplace(head, loss, items, said, decay, mode, n, random, noise)
+        return drawn, np.full(n, mode[1])
+    if head.convex:
+        # Each head's search is short from here; hidden layers differ by where they start too.
+        start = fit_head(head, loss, items.mean, items, said, decay, start)[0]
+    fits = []
+    for number in range(n):
+        told = resampled()
+        begin = start if head.convex else head.start(items.mean.shape[1], random)
+        fits.append(fit_head(head, loss, items.draw(number), items, told, decay, begin))
+    return np.array([fit[0] for fit in fits]), np.array([fit[1] for fit in fits])
 
 
 def choose_decay(

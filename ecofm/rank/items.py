@@ -182,6 +182,13 @@ def choose_tiles(index: pd.DataFrame, seed: int, most: int = 20_000) -> tuple[In
     return chosen, cells[chosen]
 
 
+def fold_items(places: Indices, n_folds: int, random: np.random.Generator) -> Indices:
+    """Return the fold of each item, (item,): that of its place."""
+    n_places = int(places.max()) + 1
+    folds: Indices = random.permutation(n_places) % min(n_folds, n_places)
+    return folds[places]
+
+
 def hold_out(
     pairs: ItemPairs, n_folds: int, random: np.random.Generator
 ) -> list[npt.NDArray[np.bool_]]:
@@ -189,8 +196,7 @@ def hold_out(
 
     Folds that hold out no pair, or every pair, are left out.
     """
-    n_places = int(pairs.places.max()) + 1
-    fold_of_item = (random.permutation(n_places) % min(n_folds, n_places))[pairs.places]
+    fold_of_item = fold_items(pairs.places, n_folds, random)
     sides = fold_of_item[pairs.left], fold_of_item[pairs.right]
     masks = [(sides[0] == fold) | (sides[1] == fold) for fold in range(int(fold_of_item.max()) + 1)]
     return [held for held in masks if held.any() and not held.all()]

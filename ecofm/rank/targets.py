@@ -17,9 +17,9 @@ from scipy.special import expit
 from scipy.stats import spearmanr
 
 from ecofm.rank.features import Basis, Kernel
-from ecofm.rank.fit import choose_penalty, place_items
-from ecofm.rank.heads import HEADS, Ensemble, Heads, RankConfig, draw_laplace, fit_head
-from ecofm.rank.items import ItemFeatures, Matrix, gather_features
+from ecofm.rank.fit import choose_penalty, fit_ensemble, place_items
+from ecofm.rank.heads import HEADS, Heads, RankConfig, fit_head
+from ecofm.rank.items import ItemFeatures, Matrix, fold_items, gather_features
 from ecofm.rank.losses import Floats, Levels, Logistic, Loss, SquaredError, Values
 from ecofm.rank.table import Target
 
@@ -83,7 +83,8 @@ def fit_target(
     """
     random = np.random.default_rng(config.seed)
     items = gather_features(embeddings, features, target.members, config.n_heads, random)
-    folds = _folds(target, config, random)
+    fold = fold_items(target.places, config.folds, random)
+    folds = [fold == number for number in np.unique(fold)]
     if not target.classes:
         centre, unit = float(target.values.mean()), float(target.values.std())
         wanted = ((target.values - centre) / unit)[None]
@@ -100,7 +101,7 @@ def fit_target(
     everything = np.ones(len(target.items), dtype=bool)
     head, found = HEADS[config.head], []
     for row in wanted:
-        parameters, own = _fit_ensemble(items, row, everything, loss, decay, noise, config, random)
+        parameters, own = _fit_weighted(items, row, everything, loss, decay, config, random, noise)
         offset, units = -(own + centre / unit), np.full(len(own), 1 / unit)
         found.append(Heads(head, features, parameters, offset, units, None))
     if target.classes:
@@ -110,7 +111,7 @@ def fit_target(
     # Intervals need what an ensemble that had not seen an item predicts for it.
     raw = np.empty((config.n_heads, len(target.items)))
     for held in folds:
-        parameters, own = _fit_ensemble(items, wanted[0], ~held, loss, decay, noise, config, random)
+        parameters, own = _fit_weighted(items, wanted[0], ~held, loss, decay, config, random, noise)
         raw[:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
     table, quality, residual = _judge_numbers(target, raw * unit + centre)
     return TargetFit(replace(found[0], residual=residual), decay, table, quality)
@@ -164,14 +165,6 @@ def fit_conformal(error: Floats, spread: Floats) -> float:
     return float(needed[min(rank, len(needed)) - 1])
 
 
-def _folds(target: Target, config: RankConfig, random: np.random.Generator) -> Sequence[np.ndarray]:
-    """Return which items each fold holds out, (item,); a place is held out as a whole."""
-    n_places = int(target.places.max()) + 1
-    n_folds = min(config.folds, n_places)
-    fold = (random.permutation(n_places) % n_folds)[target.places]
-    return [fold == number for number in range(n_folds)]
-
-
 def _choose_decay(
     items: ItemFeatures,
     wanted: Floats,
@@ -205,30 +198,21 @@ def _weigh(values: Floats, weight: np.ndarray) -> Values:
     return Values(torch.from_numpy(values), torch.from_numpy(weight.astype(np.float64)))
 
 
-def _fit_ensemble(
+def _fit_weighted(
     items: ItemFeatures,
     values: Floats,
     seen: np.ndarray,
     loss: Loss[Values],
     decay: float,
-    noise: float,
     config: RankConfig,
     random: np.random.Generator,
+    noise: float,
 ) -> tuple[Floats, Floats]:
-    """Return parameters (head, parameter) and the levels' origin (head,) of an ensemble."""
-    head = HEADS[config.head]
-    start = head.start(items.mean.shape[1], random)
-    mode = fit_head(head, loss, items.mean, items, _weigh(values, seen), decay, start)
-    if config.ensemble is Ensemble.laplace:
-        said = _weigh(values, seen)
-        n = config.n_heads
-        drawn = draw_laplace(head, loss, items, said, decay, mode, n, random, noise)
-        return drawn, np.full(n, mode[1])
-    fits = []
-    for number in range(config.n_heads):
+    """Return what `fit_ensemble` does, for the items that are seen."""
+
+    def resampled() -> Values:
         # The Bayesian bootstrap (Rubin 1981) leaves no item, hence no class, out altogether.
-        weight = random.standard_exponential(len(values)) * seen
-        again = mode[0] if head.convex else head.start(items.mean.shape[1], random)
-        drawn_mean = items.draw(number)
-        fits.append(fit_head(head, loss, drawn_mean, items, _weigh(values, weight), decay, again))
-    return np.array([fit[0] for fit in fits]), np.array([fit[1] for fit in fits])
+        return _weigh(values, random.standard_exponential(len(values)) * seen)
+
+    said = _weigh(values, seen)
+    return fit_ensemble(items, loss, said, resampled, decay, config, random, noise)
