@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ecofm.errors import EcofmError
+from ecofm.tables import read_table
 from ecofm.types import say
 
 KEYS = {"cell_id": "cell", "y_x": "cell", "region": "region"}
@@ -72,7 +73,9 @@ def read_proxies(path: Path) -> Proxies:
 
     Raises EcofmError when it cannot be read, has no key, or says something twice.
     """
-    table = _read_table(path)
+    if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
+        raise EcofmError(f"{path} is no table of proxies: expected .csv, .csv.gz or .parquet.")
+    table = read_table(path, [*KEYS, "period"])
     key = next((name for name in KEYS if name in table.columns), None)
     if key is None:
         raise EcofmError(
@@ -90,18 +93,6 @@ def read_proxies(path: Path) -> Proxies:
         what = " in period ".join(twice.iloc[0][names])
         raise EcofmError(f"{path} has two rows for {key} {what}; keep one of them.")
     return Proxies(path, KEYS[key], table)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read the file; names of places and periods stay text."""
-    try:
-        if path.name.endswith((".csv", ".csv.gz")):
-            return pd.read_csv(path, dtype=dict.fromkeys([*KEYS, "period"], str))
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise EcofmError(f"{path} cannot be read as a table ({error}).") from error
-    raise EcofmError(f"{path} is no table of proxies: expected .csv, .csv.gz or .parquet.")
 
 
 def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> pd.Series | None:

@@ -37,14 +37,14 @@ def measure_scene_edges(archive: Archive) -> pd.DataFrame:
     """
     found: list[tuple[str, str, str, float, float, int]] = []
     std = np.maximum(np.array(archive.contract.std), 1e-9)
-    for period in pick_periods(archive):
-        scenes = archive.scenes[archive.scenes["period"] == period]
+    periods, known = pick_periods(archive), archive.scenes
+    for period in periods:
         # An orbit gives the same footprint again and again.
-        scenes = scenes.drop_duplicates("geometry").reset_index(drop=True)
+        scenes = known[known["period"] == period].drop_duplicates("geometry", ignore_index=True)
         rows = pick_period(archive.index, period)
         tiles, edges = scenes.boundary.sindex.query(rows.geometry.to_numpy(), "intersects")
         pairs = pd.DataFrame({"tile": tiles, "edge": edges}).sort_values(["tile", "edge"])
-        kept = pairs["tile"].unique()[: MAX_TILES // len(pick_periods(archive))]
+        kept = pairs["tile"].unique()[: MAX_TILES // len(periods)]
         for tile, members in pairs[pairs["tile"].isin(kept)].groupby("tile"):
             row = rows.iloc[tile]
             pixels, valid = archive.read(int(row["tile_index"]))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ecofm.errors import EcofmError
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder
+from ecofm.tables import read_table
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archive
 from ecofm.types import Contract, say
 
@@ -94,10 +95,7 @@ def _read_chips(path: Path, contract: Contract) -> tuple[Tensor, Tensor, NDArray
 
 
 def _read_proxies(archives: Sequence[Archive], path: Path) -> tuple[Tensor, Tensor, pd.DataFrame]:
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise EcofmError(f"{path} cannot be read as a table ({error}).") from error
+    table = read_table(path)
     key = next((name for name in KEYS if name in table), None)
     if key is None:
         raise EcofmError(f"{path} has neither a column tile_id nor cell_id.")

@@ -172,11 +172,15 @@ class ItemFeatures:
         return means
 
 
+def number_cells(index: pd.DataFrame) -> Indices:
+    """Return the cell's number of each tile; each chip is one, for its name tells no place."""
+    names = index["cell_id"].where(index["period"] != "none", index["tile_id"])
+    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
+
+
 def choose_tiles(index: pd.DataFrame, seed: int, most: int = 20_000) -> tuple[Indices, Indices]:
     """Return the rows of up to `most` tiles, whole cells at a time, and their cells."""
-    # A chip's name says nothing of its place: each is a cell of its own.
-    places = index["cell_id"].where(index["period"] != "none", index["tile_id"])
-    cells, _ = pd.factorize(places)
+    cells = number_cells(index)
     order = np.random.default_rng(seed).permutation(cells.max() + 1)[cells]
     chosen = np.sort(np.argsort(order, kind="stable")[:most])
     return chosen, cells[chosen]

@@ -10,8 +10,9 @@ import pandas as pd
 
 from ecofm.compare.orderings import normalize_item
 from ecofm.errors import EcofmError
-from ecofm.rank.items import Indices
+from ecofm.rank.items import Indices, number_cells
 from ecofm.rank.losses import Floats
+from ecofm.tables import read_table
 from ecofm.types import say
 
 MIN_ITEMS = 10
@@ -47,7 +48,7 @@ def read_target(
     Raises EcofmError for a table that cannot be read, names nothing that was embedded, or says
     too little to learn from.
     """
-    table = _read_table(path)
+    table = read_table(path, (*KEYS, "period"))
     key = next((name for name in KEYS if name in table.columns), None)
     if key is None:
         raise EcofmError(
@@ -81,29 +82,17 @@ def read_target(
     items = names[found].tolist()
     values, classes = _to_values(path, column, table.loc[found, column])
     rows = [groups[name] for name in items]
-    cells = pd.factorize(index["cell_id"].where(index["period"] != "none", index["tile_id"]))[0]
-    single = np.array([cells[members_[0]] for members_ in rows])
+    cells = number_cells(index)
+    first = np.array([cells[tiles[0]] for tiles in rows])
     # An item of many cells is a place of its own.
+    is_cell = np.array(
+        [(cells[tiles] == cell).all() for tiles, cell in zip(rows, first, strict=True)]
+    )
     own = cells.max() + 1 + np.arange(len(rows))
-    is_cell = np.array([len(np.unique(cells[members_])) == 1 for members_ in rows])
-    places = pd.factorize(np.where(is_cell, single, own))[0].astype(np.int64)
+    places = pd.factorize(np.where(is_cell, first, own))[0].astype(np.int64)
     if places.max() < 1:
         raise EcofmError(f"{path} has values of one cell only; nothing can be held out.")
     return Target(column, items, rows, places, values, classes)
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise EcofmError(f"{path} does not exist; give a CSV or Parquet table as --target.")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        keys = {name: str for name in (*KEYS, "period")}
-        return pd.read_csv(path, dtype=keys)  # type: ignore[arg-type]
-    except (ValueError, OSError) as error:
-        raise EcofmError(
-            f"{path} cannot be read as a table ({error}); write it as CSV or Parquet."
-        ) from error
 
 
 def _choose_column(path: Path, table: pd.DataFrame, column: str | None) -> str:

@@ -313,8 +313,8 @@ def _scenes(order: Order, plan: Plan, made: Made) -> gpd.GeoDataFrame:
     outlines = [outline_of(scene.geobox) for scene in used if scene.geobox is not None]
     found = gpd.GeoDataFrame(columns, geometry=outlines, crs=WGS84)
     found = found.astype({"name": str, "period": object, "date": object})
-    if order.base and len(order.base.scenes):
-        found = pd.concat([order.base.scenes, found]).drop_duplicates("name", keep="last")
+    if order.base and len(known := order.base.scenes):
+        found = pd.concat([known, found]).drop_duplicates("name", keep="last")
     return found.sort_values("name", ignore_index=True)
 
 
