@@ -1,9 +1,10 @@
-"""python -m benchmarks.pretrain [views] [training]: speed of pretraining on the CPU, in one run.
+"""python -m benchmarks.pretrain [views] [training] [options]: speed of pretraining on the CPU.
 
 views: two views of 12 bands and 224 px, against torchgeo's default augmentation of its SimCLR
 task, and against ours made of the same operations by kornia. training: ResNet-18 at 64 px end to
 end, against torchgeo's SimCLR task on the same tiles; at torchgeo's precision, at ours, and ours
-on one batch that stays in memory. All is interleaved; figures are ratios of medians, and the raw
+on one batch that stays in memory. options: that batch in either precision and memory format, and
+compiled. All of a part is interleaved in one run; figures are ratios of medians, and the raw
 seconds go to benchmarks/results/pretrain_speed.json. Quality is `python -m benchmarks.quality`.
 """
 
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from ecofm.artifact import build_manifest, read_json, write_json
+from ecofm.pretrain.devices import lay_out
 from ecofm.pretrain.encoders import Encoder, EncoderConfig, Pooling
 from ecofm.pretrain.methods import SimCLRConfig, build_method
 from ecofm.pretrain.rendering import render_tiles
@@ -105,12 +107,23 @@ def views_contestants(batch: int = 16) -> Contestants:
 class Training:
     """Steps of SimCLR with ResNet-18 on pairs of 64 px tiles."""
 
-    def __init__(self, archive: Archive, *, bf16: bool, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        bf16: bool,
+        fixed: bool = False,
+        channels_last: bool = True,
+        compile: bool = False,
+    ) -> None:
         """Build the encoder; `fixed` trains on one batch of views that stays in memory."""
         torch.manual_seed(0)
         config = EncoderConfig(backbone="resnet18", pooling=Pooling.last, words=0)
         self.encoder = Encoder(config, archive.contract)
-        self.method = build_method(SimCLRConfig(), self.encoder)
+        self.method = lay_out(
+            build_method(SimCLRConfig(), self.encoder), channels_last=channels_last,
+            compile=compile, is_sharded=False, n_devices=1, on_gpu=False,
+        )  # fmt: skip
         self.optimizer = torch.optim.AdamW(self.method.parameters(), lr=1e-3)
         self.batches = iter(PairLoader([archive], batch_size=BATCH, seed=0, threads=1))
         self.bf16 = bf16
@@ -169,17 +182,34 @@ def torchgeo_training(archive: Archive) -> Callable[[], None]:
     return run
 
 
-def training_contestants(root: Path) -> Contestants:
-    """SimCLR end to end, from the archive to the update."""
+def make_archive(root: Path) -> Archive:
+    """Return a small synthetic country's tiles of 12 bands and 128 px."""
     generate_country(root, CountryConfig(n_cells=8))
     tile([root / "scenes"], root / "archive", TileConfig(grid="utm:1280"))
-    archive = open_archive(root / "archive")
+    return open_archive(root / "archive")
+
+
+def training_contestants(archive: Archive) -> Contestants:
+    """SimCLR end to end, from the archive to the update."""
     found: Contestants = {"torchgeo's task, fp32": torchgeo_training(archive)}
     for precision in precisions():
         for fixed in (False, True):
             name = f"ecofm, {precision}{', views in memory' if fixed else ''}"
             found[name] = Training(archive, bf16=precision == "bf16", fixed=fixed)
     return found
+
+
+def option_contestants(archive: Archive) -> Contestants:
+    """SimCLR on views in memory, with each of the options."""
+    return {
+        ", ".join([precision, layout, *(["compiled"] if compile else [])]): Training(
+            archive, bf16=precision == "bf16", fixed=True,
+            channels_last=layout == "channels_last", compile=compile,
+        )
+        for precision in precisions()
+        for layout in ("contiguous", "channels_last")
+        for compile in (False, True)
+    }  # fmt: skip
 
 
 def precisions() -> list[str]:
@@ -204,13 +234,19 @@ def main(parts: list[str]) -> None:
     if "views" in parts:
         found["views"] = interleave(views_contestants())
         report("two 12x224x224 views a tile", found["views"], 16, "torchgeo's default")
-    if "training" in parts:
-        with tempfile.TemporaryDirectory() as folder:
-            found["training"] = interleave(training_contestants(Path(folder)))
-        report(
-            "ResNet-18, 64 px, pairs a second", found["training"], BATCH * STEPS,
-            "torchgeo's task, fp32",
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        archive = make_archive(Path(folder)) if {"training", "options"} & set(parts) else None
+        if archive and "training" in parts:
+            found["training"] = interleave(training_contestants(archive))
+            report(
+                "ResNet-18, 64 px, pairs a second", found["training"], BATCH * STEPS,
+                "torchgeo's task, fp32",
+            )  # fmt: skip
+        if archive and "options" in parts:
+            found["options"] = interleave(option_contestants(archive))
+            report(
+                "the same on views in memory", found["options"], BATCH * STEPS, "fp32, contiguous"
+            )
     found |= {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one torch thread",
         "versions": {name: version(name) for name in ("torch", "torchgeo", "kornia", "timm")},
@@ -220,4 +256,4 @@ def main(parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["views", "training"])
+    main(sys.argv[1:] or ["views", "training", "options"])

@@ -55,7 +55,7 @@ def rank(
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
-    fit = fit_heads(matrix, _build_features(index, matrix, config), pairs, config)
+    fit = fit_heads(matrix, build_features(index, matrix, config), pairs, config)
     if fit.heads.residual is None:
         say(
             "warning: few pairs were judged twice, so nothing tells people's slips from places "
@@ -110,7 +110,7 @@ def rank_target(
     if positive is not None and positive not in target.classes:
         known = ", ".join(target.classes) or "none: its values are numbers"
         raise ValueError(f"--positive {positive} is no class of {target.column} ({known}).")
-    features = _build_features(index, matrix, config)
+    features = build_features(index, matrix, config)
     fit = fit_target(matrix, features, target, config, positive)
     ranker = fit.ranker
     ensembles = ranker.heads if isinstance(ranker, Classes) else [ranker]
@@ -135,7 +135,7 @@ def rank_target(
     return out
 
 
-def _build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> Basis | Kernel:
+def build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> Basis | Kernel:
     chosen, cells = choose_tiles(index, config.seed)
     seen = np.asarray(matrix[chosen], dtype=np.float64)
     basis = build_basis(seen, config.components, cells, config.invariance)
