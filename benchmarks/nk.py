@@ -1,4 +1,4 @@
-"""python -m benchmarks.nk DATA WORK: the real county beside siScore, five seeds, no proxy in training.
+"""python -m benchmarks.nk DATA WORK [SEED...]: the real county beside siScore, five seeds.
 
 Encoders are trained by the recipe rgb8_demo on the county's mosaics and all chips; rankers see the
 ten annotators' orderings of the 22 clusters and the labels of annotated chips. Beside them stand
@@ -6,8 +6,9 @@ the same ranker on the encoder with random weights, on random convolutional feat
 statistics. What is chosen is chosen by `judge_chips` (labels of chips that were held out) and
 `judge_annotators` (other people, about clusters that were held out). `judge_county` then reads
 floor area, once: each year and the four-year mean, given colour, between years, with siScore,
-night light and the best image statistic, bootstrap intervals and paired differences. WORK keeps
-the runs, so that the same command continues; figures go to benchmarks/results/nk.json.
+night light and the best image statistic, bootstrap intervals and paired differences. No proxy
+enters training or choice. WORK keeps each seed's runs and figures, so that the same command
+continues, and several may share the seeds; the figures of all go to benchmarks/results/nk.json.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scipy.stats import binomtest, spearmanr
 from benchmarks.quality import random_filters
 from benchmarks.record import describe_machine
 from benchmarks.subspaces import embed_all, read_all
-from ecofm.artifact import write_json
+from ecofm.artifact import read_json, write_json
 from ecofm.benchmark.baselines import MEAN_COLOUR, image_statistics
 from ecofm.benchmark.contest import OURS, Contest, hold
 from ecofm.benchmark.metrics import partial
@@ -49,14 +50,14 @@ from ecofm.pretrain.encoders import load as load_encoder
 from ecofm.pretrain.run import RunConfig, pretrain
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
-from ecofm.rank.items import ItemPairs, pair_items
+from ecofm.rank.items import pair_items
 from ecofm.rank.run import build_features
 from ecofm.recipe import read_recipe
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
 SEEDS = (0, 1, 2, 3, 4)
-N_HALVES, N_FOLDS, Z_90 = 2, 4, 1.6449
+N_HALVES, N_FOLDS, Z_90 = 1, 4, 1.6449
 RESULTS = Path(__file__).parent / "results" / "nk.json"
 PARTS = ("chips", "archive")
 Figures = dict[str, Any]
@@ -117,15 +118,15 @@ def embed_arms(work: Path, known: Known, seed: int) -> Iterator[tuple[str, np.nd
 
 def fit(
     known: Known, matrix: np.ndarray, seed: int, orderings: pd.DataFrame, labels: pd.DataFrame
-) -> tuple[Heads, ItemPairs]:
-    """Return a ranker of some people's orderings and of some chips' labels, and its items."""
+) -> Heads:
+    """Return a ranker of some people's orderings and of some chips' labels."""
     lowest = pd.DataFrame({"tile_id": labels["tile_id"][labels["uninhabited"] >= 1]})
     members = pd.concat([known.members, lowest.assign(item=UNINHABITED)], ignore_index=True)
     said = pd.concat([place_below(orderings), compare_labels(labels)], ignore_index=True)
     pairs = pair_items(said, known.index["tile_id"], members)
     config = RankConfig(seed=seed)
     features = build_features(known.index, matrix, config)
-    return fit_heads(matrix, features, pairs, config).heads, pairs
+    return fit_heads(matrix, features, pairs, config).heads
 
 
 def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
@@ -138,7 +139,7 @@ def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     found = []
     for half, held in _halves(known, seed):
         rows = row[held["tile_id"]].to_numpy()
-        scores = _score(fit(known, matrix, seed, known.orderings, half)[0], matrix[rows])
+        scores = _score(fit(known, matrix, seed, known.orderings, half), matrix[rows])
         level = (2 * held["urban"] + held["rural"]).to_numpy()
         inhabited = (held["uninhabited"] < 1).to_numpy()
         colour = known.statistics[list(MEAN_COLOUR)].to_numpy()[rows]
@@ -183,7 +184,7 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     for fold in range(N_FOLDS):
         out = [item for item in items if folds[item] == fold]
         seen = ~taught["left"].isin(out) & ~taught["right"].isin(out)
-        heads, pairs = fit(known, matrix, seed, taught[seen], known.labels)
+        heads = fit(known, matrix, seed, taught[seen], known.labels)
         means = {item: heads.predict(matrix[rows[item]]).mean(axis=1) for item in items}
         score = {item: float(values.mean()) for item, values in means.items()}
         asked = judged[judged["left"].isin(out) | judged["right"].isin(out)]
@@ -201,7 +202,7 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     return {
         "won": won / n,
         "n": n,
-        "covered": covered,
+        "covered": int(covered),
         "n_items": len(widths),
         "width": float(np.mean(widths)),
     }
@@ -302,45 +303,66 @@ def print_table(figures: dict[str, list[Figures]], names: Sequence[str]) -> None
         print(f"| {arm} | " + " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in cells) + " |", flush=True)
 
 
-def main(data: Path, work: Path, seeds: Sequence[int] = SEEDS) -> None:
-    """Train, choose, judge; write the figures."""
+def judge_seed(known: Known, work: Path, seed: int, proxies: Path) -> None:
+    """Write one seed's figures, and its scores of all tiles, into WORK/judged."""
+    folder = work / "judged"
+    folder.mkdir(exist_ok=True)
+    if (folder / f"{seed}.json").exists():
+        return
+    figures: Figures = {"chips": {}, "annotators": {}, "county": {}}
+    scores = {}
+    for arm, matrix in embed_arms(work, known, seed):
+        figures["chips"][arm] = judge_chips(known, matrix, seed)
+        figures["annotators"][arm] = judge_annotators(known, matrix, seed)
+        heads = fit(known, matrix, seed, known.orderings, known.labels)
+        scores[arm] = _score(heads, matrix)
+        figures["county"][arm] = judge_county(known, scores[arm], proxies)
+        print(seed, arm, *(figures[part][arm] for part in figures), flush=True)
+    np.savez(folder / f"{seed}.npz", **scores)
+    write_json(folder / f"{seed}.json", figures)
+
+
+def summarise(known: Known, work: Path, proxies: Path) -> None:
+    """Write the figures of all seeds, and print their means."""
+    judged = [read_json(work / "judged" / f"{seed}.json") for seed in SEEDS]
+    scores = [np.load(work / "judged" / f"{seed}.npz") for seed in SEEDS]
+    means = {arm: np.mean([one[arm] for one in scores], axis=0) for arm in scores[0].files}
+    figures = {
+        part: {arm: [one[part][arm] for one in judged] for arm in means} for part in judged[0]
+    }
+    covered, n_items = (
+        sum(one[name] for one in figures["annotators"][OURS]) for name in ("covered", "n_items")
+    )
+    interval = binomtest(covered, n_items).proportion_ci(method="wilson")
+    write_json(
+        RESULTS,
+        {
+            **figures,
+            "covered": [covered / n_items, interval.low, interval.high],
+            "county_of_mean_score": contest(known, means, proxies),
+            "between_years_of_mean_score": {
+                arm: min_between(_by_cell(known, mean)[0]) for arm, mean in means.items()
+            },
+            "settings": {"seeds": list(SEEDS), "recipe": "rgb8_demo"},
+            **describe_machine(("torch", "lightly", "timm", "scipy")),
+        },
+    )
+    print_table(figures["chips"], list(figures["chips"][OURS][0]))
+    print_table(figures["annotators"], ["won", "width"])
+    print(f"covered {covered} of {n_items} [{interval.low:.2f}, {interval.high:.2f}]")
+    print_table(figures["county"], list(figures["county"][OURS][0]))
+
+
+def main(data: Path, work: Path, seeds: Sequence[int]) -> None:
+    """Train and judge some seeds; write the figures once all are judged."""
     torch.set_num_threads(1)
     known = prepare(data, work)
     proxies = data / "nk_tables" / "tiles.csv.gz"
-    chips: dict[str, list[Figures]] = {}
-    people: dict[str, list[Figures]] = {}
-    county: dict[str, list[Figures]] = {}
-    scores: dict[str, list[np.ndarray]] = {}
     for seed in seeds:
-        for arm, matrix in embed_arms(work, known, seed):
-            chips.setdefault(arm, []).append(judge_chips(known, matrix, seed))
-            people.setdefault(arm, []).append(judge_annotators(known, matrix, seed))
-            heads, _ = fit(known, matrix, seed, known.orderings, known.labels)
-            scores.setdefault(arm, []).append(_score(heads, matrix))
-            county.setdefault(arm, []).append(judge_county(known, scores[arm][-1], proxies))
-            print(seed, arm, chips[arm][-1], people[arm][-1], flush=True)
-    means = {arm: np.mean(found, axis=0) for arm, found in scores.items()}
-    covered = sum(one["covered"] for one in people[OURS])
-    n_items = sum(one["n_items"] for one in people[OURS])
-    interval = binomtest(covered, n_items).proportion_ci(method="wilson")
-    record = {
-        "held_out_chips": chips,
-        "held_out_annotators": people,
-        "coverage_held_out_annotators": [covered / n_items, interval.low, interval.high],
-        "county": county,
-        "county_of_mean_score": contest(known, means, proxies),
-        "between_years_of_mean_score": {
-            arm: min_between(_by_cell(known, mean)[0]) for arm, mean in means.items()
-        },
-        "settings": {"seeds": list(seeds), "recipe": "rgb8_demo"},
-    }
-    write_json(RESULTS, {**record, **describe_machine(("torch", "lightly", "timm", "scipy"))})
-    print_table(chips, list(chips[OURS][0]))
-    print_table(people, ["won", "width"])
-    print(f"covered by 90 % intervals: {covered} of {n_items} [{interval.low:.2f}, "
-          f"{interval.high:.2f}]")  # fmt: skip
-    print_table(county, list(county[OURS][0]))
+        judge_seed(known, work, seed, proxies)
+    if all((work / "judged" / f"{seed}.json").exists() for seed in SEEDS):
+        summarise(known, work, proxies)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), [int(seed) for seed in sys.argv[3:]] or SEEDS)

@@ -35,7 +35,7 @@ UNINHABITED = "22"
 TARGET = "floor_area_2014_m2"
 RIVALS = ("siscore_{period}", "siscore_mean", "viirs_2016", "viirs_2019")
 N_CLUSTERS = 20
-N_LABEL_PAIRS = 400
+N_LABEL_PAIRS = 8_000
 
 
 def demo_real(

@@ -136,6 +136,7 @@ def rank_target(
 
 
 def build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> Basis | Kernel:
+    """Return what heads see of embeddings: their directions, or a kernel over them."""
     chosen, cells = choose_tiles(index, config.seed)
     seen = np.asarray(matrix[chosen], dtype=np.float64)
     basis = build_basis(seen, config.components, cells, config.invariance)
