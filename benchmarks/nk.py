@@ -8,7 +8,7 @@ statistics. What is chosen is chosen by `judge_chips` (labels of chips that were
 floor area, once: each year and the four-year mean, given colour, between years, with siScore,
 night light and the best image statistic, bootstrap intervals and paired differences. No proxy
 enters training or choice. WORK keeps each seed's runs and figures, so that the same command
-continues, and several may share the seeds; the figures of all go to benchmarks/results/nk.json.
+continues, also seed by seed; the figures of all go to benchmarks/results/nk.json.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def prepare(data: Path, work: Path) -> Known:
     tile(mosaics, work / "archive", TileConfig(grid="xyz:14"))
     chips = [data / "nk_clusters", data / "nk_annotated"]
     tile(chips, work / "chips", TileConfig(grid="none", follow_links=True))
-    prepare_comparisons(data, work)
+    if not (work / "members.csv").exists():
+        prepare_comparisons(data, work)
     archives = [open_archive(work / part) for part in PARTS]
     members = pd.read_csv(work / "members.csv", dtype=str)
     return Known(

@@ -185,16 +185,19 @@ def read_labels(data: Path, index: gpd.GeoDataFrame) -> pd.DataFrame:
 
 
 def compare_labels(labels: pd.DataFrame) -> pd.DataFrame:
-    """Return comparisons of random pairs of labelled chips: urban before rural before neither."""
+    """Return comparisons of random pairs of labelled chips: urban before rural before neither.
+
+    No pair is drawn twice: the same answer again is not another person's.
+    """
     level = 2 * labels["urban"].to_numpy() + labels["rural"].to_numpy()
     names = labels["tile_id"].to_numpy()
     drawn = np.random.default_rng(0).integers(0, max(len(names), 1), (N_LABEL_PAIRS, 2))
+    pairs = np.unique(np.sort(drawn, axis=1), axis=0)
     rows = []
-    for left, right in drawn.tolist() if len(names) > 1 else []:
-        if left != right:
-            gap = level[left] - level[right]
-            outcome = "tie" if gap == 0 else "left" if gap > 0 else "right"
-            rows.append(("labels", names[left], names[right], outcome))
+    for left, right in pairs[pairs[:, 0] < pairs[:, 1]].tolist() if len(names) > 1 else []:
+        gap = level[left] - level[right]
+        outcome = "tie" if gap == 0 else "left" if gap > 0 else "right"
+        rows.append(("labels", names[left], names[right], outcome))
     return pd.DataFrame(rows, columns=["annotator", "left", "right", "outcome"])
 
 
