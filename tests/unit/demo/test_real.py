@@ -16,20 +16,17 @@ def test_uninhabited_is_placed_below_every_item_of_those_who_did_not_place_it():
     assert added.to_numpy().tolist() == [["ann", "3", "22", "left"], ["ann", "4", "22", "left"]]
 
 
-def test_labels_compare_urban_before_rural_before_neither():
-    labels = pd.DataFrame(
-        {
-            "tile_id": ["u", "r", "n"],
-            "urban": [1.0, 0.0, 0.0],
-            "rural": [0.0, 1.0, 0.0],
-            "uninhabited": [0.0, 0.0, 1.0],
-        }
-    )
+def test_labels_compare_urban_before_rural_before_neither_each_pair_once():
+    kinds = np.random.default_rng(0).integers(0, 3, 60)
+    shares = pd.DataFrame(np.eye(3)[kinds], columns=["urban", "rural", "uninhabited"])
+    labels = shares.assign(tile_id=[f"chip_{number}" for number in range(60)])
     said = compare_labels(labels)
-    level = {"u": 2, "r": 1, "n": 0}
+    level = dict(zip(labels["tile_id"], 2 - kinds, strict=True))
     gap = said["left"].map(level) - said["right"].map(level)
-    assert len(said) > 200 and set(np.sign(gap)) == {-1, 1}
-    assert ((said["outcome"] == "left") == (gap > 0)).all()
+    assert set(np.sign(gap)) == {-1, 0, 1}
+    assert (said["outcome"] == np.select([gap > 0, gap < 0], ["left", "right"], "tie")).all()
+    pairs = {frozenset(pair) for pair in said[["left", "right"]].to_numpy().tolist()}
+    assert len(pairs) == len(said) > 1_000 and {len(pair) for pair in pairs} == {2}
     assert said.equals(compare_labels(labels))
 
 
