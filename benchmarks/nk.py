@@ -324,9 +324,10 @@ def judge_seed(known: Known, work: Path, seed: int, proxies: Path) -> None:
 
 
 def summarise(known: Known, work: Path, proxies: Path) -> None:
-    """Write the figures of all seeds, and print their means."""
-    judged = [read_json(work / "judged" / f"{seed}.json") for seed in SEEDS]
-    scores = [np.load(work / "judged" / f"{seed}.npz") for seed in SEEDS]
+    """Write the figures of the seeds that were judged so far, and print their means."""
+    seeds = sorted(int(path.stem) for path in (work / "judged").glob("*.json"))
+    judged = [read_json(work / "judged" / f"{seed}.json") for seed in seeds]
+    scores = [np.load(work / "judged" / f"{seed}.npz") for seed in seeds]
     means = {arm: np.mean([one[arm] for one in scores], axis=0) for arm in scores[0].files}
     figures = {
         part: {arm: [one[part][arm] for one in judged] for arm in means} for part in judged[0]
@@ -344,7 +345,7 @@ def summarise(known: Known, work: Path, proxies: Path) -> None:
             "between_years_of_mean_score": {
                 arm: min_between(_by_cell(known, mean)[0]) for arm, mean in means.items()
             },
-            "settings": {"seeds": list(SEEDS), "recipe": "rgb8_demo"},
+            "settings": {"seeds": seeds, "recipe": "rgb8_demo"},
             **describe_machine(("torch", "lightly", "timm", "scipy")),
         },
     )
@@ -355,14 +356,13 @@ def summarise(known: Known, work: Path, proxies: Path) -> None:
 
 
 def main(data: Path, work: Path, seeds: Sequence[int]) -> None:
-    """Train and judge some seeds; write the figures once all are judged."""
+    """Train and judge some seeds, and write the figures of all that were judged."""
     torch.set_num_threads(1)
     known = prepare(data, work)
     proxies = data / "nk_tables" / "tiles.csv.gz"
     for seed in seeds:
         judge_seed(known, work, seed, proxies)
-    if all((work / "judged" / f"{seed}.json").exists() for seed in SEEDS):
-        summarise(known, work, proxies)
+    summarise(known, work, proxies)
 
 
 if __name__ == "__main__":
