@@ -27,7 +27,7 @@ from scipy.stats import binomtest, spearmanr
 
 from benchmarks.quality import random_filters
 from benchmarks.record import describe_machine
-from benchmarks.subspaces import embed_all, read_all
+from benchmarks.subspaces import embed_all, print_table, read_all
 from ecofm.artifact import read_json, write_json
 from ecofm.benchmark.baselines import MEAN_COLOUR, image_statistics
 from ecofm.benchmark.contest import OURS, Contest, hold
@@ -41,6 +41,7 @@ from ecofm.demo.real import (
     UNINHABITED,
     compare_labels,
     find_areas,
+    level_chips,
     place_below,
     prepare_comparisons,
     read_labels,
@@ -52,12 +53,13 @@ from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
 from ecofm.rank.items import pair_items
 from ecofm.rank.run import build_features
+from ecofm.rank.targets import Z_90
 from ecofm.recipe import read_recipe
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 
 SEEDS = (0, 1, 2, 3, 4)
-N_HALVES, N_FOLDS, Z_90 = 1, 4, 1.6449
+N_FOLDS = 4
 RESULTS = Path(__file__).parent / "results" / "nk.json"
 PARTS = ("chips", "archive")
 Figures = dict[str, Any]
@@ -141,7 +143,7 @@ def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     for half, held in _halves(known, seed):
         rows = row[held["tile_id"]].to_numpy()
         scores = _score(fit(known, matrix, seed, known.orderings, half), matrix[rows])
-        level = (2 * held["urban"] + held["rural"]).to_numpy()
+        level = level_chips(held)
         inhabited = (held["uninhabited"] < 1).to_numpy()
         colour = known.statistics[list(MEAN_COLOUR)].to_numpy()[rows]
         found.append(
@@ -156,10 +158,9 @@ def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
 
 def _halves(known: Known, seed: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Yield labels to learn from and labels to judge by, each half once in each role."""
-    for number in range(N_HALVES):
-        first = np.random.default_rng([seed, number]).permutation(len(known.labels)) % 2 == 0
-        for kept in (first, ~first):
-            yield known.labels[kept], known.labels[~kept]
+    first = np.random.default_rng([seed, 0]).permutation(len(known.labels)) % 2 == 0
+    for kept in (first, ~first):
+        yield known.labels[kept], known.labels[~kept]
 
 
 def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
@@ -295,15 +296,6 @@ def _score(heads: Heads, matrix: np.ndarray) -> np.ndarray:
     return heads.predict(matrix).mean(axis=0)
 
 
-def print_table(figures: dict[str, list[Figures]], names: Sequence[str]) -> None:
-    """Print means over seeds and their deviations, as a table in Markdown."""
-    print("| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
-    for arm, found in figures.items():
-        values = np.array([[one[name] for name in names] for one in found], dtype=float)
-        cells = zip(values.mean(axis=0), values.std(axis=0), strict=True)
-        print(f"| {arm} | " + " | ".join(f"{m:.3f} ± {s:.3f}" for m, s in cells) + " |", flush=True)
-
-
 def judge_seed(known: Known, work: Path, seed: int, proxies: Path) -> None:
     """Write one seed's figures, and its scores of all tiles, into WORK/judged."""
     folder = work / "judged"
@@ -349,10 +341,10 @@ def summarise(known: Known, work: Path, proxies: Path) -> None:
             **describe_machine(("torch", "lightly", "timm", "scipy")),
         },
     )
-    print_table(figures["chips"], list(figures["chips"][OURS][0]))
-    print_table(figures["annotators"], ["won", "width"])
+    print_table(figures["chips"])
+    print_table(figures["annotators"])
     print(f"covered {covered} of {n_items} [{interval.low:.2f}, {interval.high:.2f}]")
-    print_table(figures["county"], list(figures["county"][OURS][0]))
+    print_table(figures["county"])
 
 
 def main(data: Path, work: Path, seeds: Sequence[int]) -> None:

@@ -184,12 +184,18 @@ def read_labels(data: Path, index: gpd.GeoDataFrame) -> pd.DataFrame:
     return labels.dropna()[["tile_id", *columns]]
 
 
+def level_chips(labels: pd.DataFrame) -> np.ndarray:
+    """Return how developed labelled chips are, (chip,): urban 2, rural 1, uninhabited 0."""
+    level: np.ndarray = 2 * labels["urban"].to_numpy() + labels["rural"].to_numpy()
+    return level
+
+
 def compare_labels(labels: pd.DataFrame) -> pd.DataFrame:
     """Return comparisons of random pairs of labelled chips: urban before rural before neither.
 
     No pair is drawn twice: the same answer again is not another person's.
     """
-    level = 2 * labels["urban"].to_numpy() + labels["rural"].to_numpy()
+    level = level_chips(labels)
     names = labels["tile_id"].to_numpy()
     drawn = np.random.default_rng(0).integers(0, max(len(names), 1), (N_LABEL_PAIRS, 2))
     pairs = np.unique(np.sort(drawn, axis=1), axis=0)
