@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ecofm.pretrain.folder import RUN
 from ecofm.pretrain.methods import build_method
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.tiles.archive import open_archive
+from tests.unit.pretrain.ranks import run_ranks
 
 Tiny = Callable[..., PretrainConfig]
 GROUPED = EncoderConfig(backbone="resnet10t", width=0.125, norm=Norm.group, words=8)
@@ -53,14 +53,8 @@ def stop_at_2(done: int, total: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def serve(rank: int, port: int, jobs: list[tuple[Path, Path, PretrainConfig, RunConfig]]) -> None:
-    """Carry out runs as one of torchrun's two processes; those named broken are stopped first."""
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
-    torch.set_num_threads(1)
+def carry_out(rank: int, jobs: list[tuple[Path, Path, PretrainConfig, RunConfig]]) -> None:
+    """Carry out runs as one of two ranks; those named broken are stopped first."""
     for archive, out, config, run in jobs:
         if out.name == "broken":
             with pytest.raises(EcofmError, match="after step 3, which is saved"):
@@ -75,20 +69,9 @@ def test_a_sharded_run_is_the_run_of_one_process(
     chips = make_archive(tmp_path / "chips", grid="none", n_cells=30)
     configs = {name: tiny(name, encoder=GROUPED) for name in ("simclr", "moco")}
     sharded = run_config(devices=2, strategy="fsdp", monitor_chips=str(chips), monitor_every=2)
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        port = int(server.getsockname()[1])
     jobs = [(archive, tmp_path / name, config, sharded) for name, config in configs.items()]
     jobs.append((archive, tmp_path / "broken", configs["moco"], sharded))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    context = torch.multiprocessing.get_context("fork")
-    ranks = [context.Process(target=serve, args=(rank, port, jobs)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(240)
-        assert process.exitcode == 0
+    run_ranks(carry_out, jobs)
     assert weights(tmp_path / "broken") == weights(tmp_path / "moco")
     for name, config in configs.items():
         one = tmp_path / f"{name}-one"
@@ -111,7 +94,6 @@ def test_a_sharded_run_is_the_run_of_one_process(
         with pytest.raises(ArtifactError, match="began with fsdp"):
             (tmp_path / name / "encoder" / "manifest.json").unlink()
             pretrain([archive], tmp_path / name, config, run_config())
-    torch.set_num_threads(before)
 
 
 def build(tiny: Tiny, archive: Path, encoder: EncoderConfig, **options: Any) -> nn.Module:

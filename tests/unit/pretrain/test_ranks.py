@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,15 +17,10 @@ from ecofm.pretrain.methods import METHODS, MoCoConfig, build_method
 from ecofm.pretrain.module import ContrastiveModule
 from ecofm.pretrain.run import PretrainConfig
 from ecofm.tiles.archive import open_archives
+from tests.unit.pretrain.ranks import free_port, run_ranks
 
 Tiny = Callable[..., PretrainConfig]
 STEPS, BATCH = 2, 4
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
 
 
 class Trainer:
@@ -70,11 +64,9 @@ def gradients(config: PretrainConfig, archive: Path, rank: int, world_size: int)
     return found
 
 
-def serve(rank: int, jobs: list[tuple[PretrainConfig, Path]], out: Path, port: int) -> None:
+def measure(rank: int, jobs: list[tuple[PretrainConfig, Path]], out: Path) -> None:
     import torch.distributed as dist
 
-    torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
     for number, (config, archive) in enumerate(jobs):
         torch.save(gradients(config, archive, rank, 2), out / f"{number}-{rank}.pt")
@@ -91,17 +83,9 @@ def test_sample_order_and_gradients_are_those_of_one_process(
         for name in METHODS
         for parts in ((1, 2) if name in ("moco", "change_preserving") else (1,))
     ]
-    context = torch.multiprocessing.get_context("fork")
+    run_ranks(measure, [(config, archive) for config in configs], tmp_path)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    port = free_port()
-    jobs = [(config, archive) for config in configs]
-    ranks = [context.Process(target=serve, args=(rank, jobs, tmp_path, port)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(180)
-        assert process.exitcode == 0
     for number, config in enumerate(configs):
         one = gradients(config, archive, 0, 1)
         two = [torch.load(tmp_path / f"{number}-{rank}.pt") for rank in range(2)]
