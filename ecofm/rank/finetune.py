@@ -111,7 +111,11 @@ def finetune(
         model.attach({})  # another backbone's sub-spaces: what they knew is not theirs any more
         with draft as folder:
             encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
-            draft.extra = {"first_loss": losses[0], "last_loss": losses[-1]}
+            # A step's loss is that of a few pairs; a tenth of the steps tell whether it fell.
+            tenth = -(-len(losses) // 10)
+            parts = (losses[:tenth], losses[-tenth:])
+            first, last = (float(np.mean(part)) for part in parts)
+            draft.extra = {"first_loss": first, "last_loss": last}
     embed(archives, out / "encoder", out / "embeddings", overwrite=overwrite)
     rank(
         [out / "embeddings"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,17 @@ from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from ecofm.artifact import read_manifest
+from ecofm.compare.consensus import ConsensusConfig
+from ecofm.compare.crowd import fit_crowd
+from ecofm.compare.davidson import count_voices
 from ecofm.compare.orderings import normalize_item
 from ecofm.errors import ComparisonError
 from ecofm.rank.losses import Answers, Floats, Ordering
 
 OUTCOMES = ("left", "right", "tie")
 CHUNK_ROWS = 65_536
+MIN_WEIGHT = 0.01
+"""An annotator's answers are never quite nothing, since an item may have no other."""
 MAX_SAMPLES, MIN_SAMPLED, MAX_SAMPLED = 200_000, 2, 32
 Indices = npt.NDArray[np.int64]
 Matrix = Floats | npt.NDArray[np.float32] | npt.NDArray[np.float16]
@@ -40,7 +45,10 @@ class ItemPairs:
     right: Indices
     """Item number of each pair's right side, shape (pair,)."""
     counts: Floats
-    """How often left, right and tie were said, by annotator: shape (annotator, pair, 3)."""
+    """How often left, right and tie were said, by annotator: shape (annotator, pair, 3).
+
+    Each annotator's are weighed by `weigh_annotators`.
+    """
 
 
 def read_members(path: Path) -> pd.DataFrame:
@@ -106,7 +114,19 @@ def pair_items(
     places = pd.factorize(np.array(names, dtype=object))[0].astype(np.int64)
     summed = ItemPairs(items, found, places, pairs // len(items), pairs % len(items), counts)
     _require_differences(summed)
-    return summed
+    return replace(summed, counts=counts * weigh_annotators(fitted)[:, None, None])
+
+
+def weigh_annotators(fitted: pd.DataFrame) -> Floats:
+    """Return how much each annotator's answers count, in order of their names, (annotator,).
+
+    It is (2 r - 1)^2 of the consensus's reliability r: next to 0 for who guesses or answers upside
+    down, 1 for who agrees with what all say. One annotator alone has nobody to disagree with.
+    """
+    if fitted["annotator"].nunique() == 1:
+        return np.ones(1)
+    crowd = fit_crowd(count_voices(fitted), ConsensusConfig().prior_std)
+    return np.maximum(np.maximum(2 * crowd.reliability - 1, 0) ** 2, MIN_WEIGHT)
 
 
 def _require_differences(pairs: ItemPairs) -> None:

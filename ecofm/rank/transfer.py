@@ -137,7 +137,7 @@ def transfer(
         draft.extra = {
             "encoder": encoder,
             "n_items": len(pairs.items),
-            "n_comparisons": int(pairs.counts.sum()),
+            "n_comparisons": int((table["outcome"] != "skip").sum()),
             "n_annotators": len(pairs.counts),
             "decay": float(np.exp(moved.shares @ np.log(sorted(config.strengths)))),
             "shares": moved.shares.tolist(),
