@@ -126,7 +126,8 @@ def weigh_annotators(fitted: pd.DataFrame) -> Floats:
     if fitted["annotator"].nunique() == 1:
         return np.ones(1)
     crowd = fit_crowd(count_voices(fitted), ConsensusConfig().prior_std)
-    return np.maximum(np.maximum(2 * crowd.reliability - 1, 0) ** 2, MIN_WEIGHT)
+    weights: Floats = np.maximum(2 * crowd.reliability - 1, 0) ** 2
+    return np.maximum(weights, MIN_WEIGHT)
 
 
 def _require_differences(pairs: ItemPairs) -> None:
