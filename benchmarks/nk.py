@@ -198,7 +198,7 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
         shared = [item for item in items if item not in out]
         scale = np.polyfit(others[shared].to_numpy(), [score[item] for item in shared], 1)
         for item in out:
-            spread = float(np.hypot(means[item].std(ddof=1), heads.residual or 0.0))
+            spread = float(heads.spread(means[item][:, None])[0])
             covered += abs(np.polyval(scale, others[item]) - score[item]) <= Z_90 * spread
             widths.append(2 * Z_90 * spread)
     return {

@@ -108,7 +108,7 @@ def predict_intervals(
         rows = slice(start, start + CHUNK_TILES)
         scores = heads.predict(matrix[rows])
         centre[rows] = scores.mean(axis=0)
-        spread[rows] = np.hypot(scores.std(axis=0, ddof=1), heads.residual or 0.0)
+        spread[rows] = heads.spread(scores)
         if progress:
             progress(min(start + CHUNK_TILES, len(matrix)), len(matrix))
     return centre, spread

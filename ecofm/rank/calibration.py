@@ -15,10 +15,29 @@ from ecofm.rank.losses import Floats, davidson_slopes, log_odds
 
 NODES = 21
 """Of the Gauss-Hermite rule that integrates over the residual."""
+MAX_PAIRS = 20_000
 MIN_REPEATED = 30
 BINS = 5
 MAX_RESIDUAL = 20.0
+MAX_TILT = 1.0
+MAX_SCORE = 2.0
+"""The residual follows the score as far as this many deviations, no further."""
 PULL = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """How far places stray from what their embedding tells, in units of score."""
+
+    deviation: float
+    """At score 0."""
+    tilt: float = 0.0
+    """Its logarithm grows by so much for a unit of score."""
+
+    def at(self, score: Floats) -> Floats:
+        """Return the deviation of places with these scores."""
+        found: Floats = self.deviation * np.exp(self.tilt * score.clip(-MAX_SCORE, MAX_SCORE))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +46,8 @@ class Judged:
 
     pair: Indices
     """Their numbers among all pairs."""
-    gap: Floats
-    """Score of the left less that of the right, in units of the items' deviation."""
+    levels: Floats
+    """Score of the left and of the right, (pair, 2), in units of the items' deviation."""
     counts: Floats
     """Left, right and tie, (pair, 3)."""
     expected: Floats
@@ -37,21 +56,27 @@ class Judged:
     """Mean negative log likelihood, in nats."""
 
     @classmethod
-    def score(cls, pair: Indices, gap: Floats, counts: Floats, scale: Floats) -> Judged:
-        """Judge gaps by the odds that `fit_scale` found."""
+    def score(cls, pair: Indices, levels: Floats, counts: Floats, scale: Floats) -> Judged:
+        """Judge levels by the odds that `fit_scale` found."""
         slope, log_tie = scale
-        likelihood = log_odds(slope * gap, log_tie)
+        likelihood = log_odds(slope * (levels[:, 0] - levels[:, 1]), log_tie)
         loss = -float((counts * likelihood).sum() / counts.sum())
-        return cls(pair, gap, counts, np.exp(likelihood), loss)
+        return cls(pair, levels, counts, np.exp(likelihood), loss)
 
     @classmethod
     def join(cls, parts: Sequence[Judged], loss: float) -> Judged:
         """Put folds together; a pair between two held-out folds is in both."""
         fields = {
             name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pair", "gap", "counts", "expected")
+            for name in ("pair", "levels", "counts", "expected")
         }
         return cls(**fields, loss=loss)
+
+    @property
+    def gap(self) -> Floats:
+        """Score of the left less that of the right, (pair,)."""
+        found: Floats = self.levels[:, 0] - self.levels[:, 1]
+        return found
 
     def table(self) -> pd.DataFrame:
         """Return gap, n, won and expected by bins of the gap: does the higher one win as told?
@@ -89,8 +114,8 @@ def fit_scale(gap: Floats, counts: Floats) -> Floats:
     return found
 
 
-def fit_residual(judged: Judged, pairs: ItemPairs) -> float | None:
-    """Return how far places stray from what their embedding tells, in units of score.
+def fit_residual(judged: Judged, pairs: ItemPairs) -> Residual | None:
+    """Return how far places stray from what their embedding tells.
 
     Two people who judge one pair share its residual, but not their own slips; so repeated pairs
     tell the two apart: a logistic model with a normal residual for each pair (Davidson's, with
@@ -107,23 +132,32 @@ def fit_residual(judged: Judged, pairs: ItemPairs) -> float | None:
         used = np.ones_like(repeated)
     else:
         return None
-    gap, counts = judged.gap[used], judged.counts[used]
+    # More pairs tell no more, and each costs a sum over nodes.
+    chosen = np.random.default_rng(0).permutation(np.flatnonzero(used))[:MAX_PAIRS]
+    gap, counts = judged.gap[chosen], judged.counts[chosen]
+    capped = judged.levels[chosen].clip(-MAX_SCORE, MAX_SCORE)
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     log_weights = np.log(weights / weights.sum())
 
     def loss(point: Floats) -> float:
-        slope, log_tie, log_residual = point
-        # Both places stray, so the difference does by the root of two.
-        strayed = gap[:, None] + np.sqrt(2) * np.exp(log_residual) * nodes
+        slope, log_tie, log_deviation, tilt = point
+        # Both places stray, each as far as its score lets it.
+        stray = np.exp(log_deviation) * np.sqrt(np.exp(2 * tilt * capped).sum(axis=1))
+        strayed = gap[:, None] + stray[:, None] * nodes
         likelihood = (counts[:, None] * log_odds(slope * strayed, log_tie)).sum(axis=2)
-        pull = PULL * (slope**2 + log_tie**2)
+        pull = PULL * (slope**2 + log_tie**2 + tilt**2)
         evidence = float(logsumexp(likelihood + log_weights, axis=1).sum() / counts.sum())
         return float(pull - evidence)
 
     found = minimize(
         loss,
-        np.array([2.0, 0.0, np.log(0.5)]),
+        np.array([2.0, 0.0, np.log(0.5), 0.0]),
         method="L-BFGS-B",
-        bounds=[(1e-3, None), (None, None), (np.log(1e-3), np.log(MAX_RESIDUAL))],
+        bounds=[
+            (1e-3, None),
+            (None, None),
+            (np.log(1e-3), np.log(MAX_RESIDUAL)),
+            (-MAX_TILT, MAX_TILT),
+        ],
     )
-    return float(np.exp(found.x[2]))
+    return Residual(float(np.exp(found.x[2])), float(found.x[3]))

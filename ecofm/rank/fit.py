@@ -147,9 +147,9 @@ def _judge(
         start, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
         level = place_items(config, start[None], items)[0]
         level = (level - level.mean()) / max(float(level.std()), 1e-12)
-        gap = level[pairs.left] - level[pairs.right]
-        scale = fit_scale(gap[~held], counts[~held])
-        judged.append(Judged.score(np.flatnonzero(held), gap[held], counts[held], scale))
+        sides = np.column_stack([level[pairs.left], level[pairs.right]])
+        scale = fit_scale((sides[:, 0] - sides[:, 1])[~held], counts[~held])
+        judged.append(Judged.score(np.flatnonzero(held), sides[held], counts[held], scale))
     return judged[::-1]
 
 

@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.items import ItemFeatures, Matrix
 from ecofm.rank.losses import Floats, Levels, Loss, LossName, Said
@@ -164,8 +165,8 @@ class Heads:
     """Shape (head,): taken off before the unit is applied."""
     unit: Floats
     """Shape (head,): the deviation over items that becomes 1."""
-    residual: float | None
-    """Deviation of places around what the embedding tells, in units of score; None: not known."""
+    residual: Residual | None
+    """How far places stray from what the embedding tells; None: not known."""
 
     def predict(self, embeddings: Matrix) -> Floats:
         """Return the heads' scores, shape (head, tile), for embeddings (tile, dim)."""
@@ -175,6 +176,12 @@ class Heads:
             for parameters in torch.from_numpy(self.parameters)
         ]
         found: Floats = (np.array(raw) - self.offset[:, None]) / self.unit[:, None]
+        return found
+
+    def spread(self, scores: Floats) -> Floats:
+        """Return the deviation of places around the mean of these scores (head, tile): (tile,)."""
+        stray = self.residual.at(scores.mean(axis=0)) if self.residual else 0.0
+        found: Floats = np.hypot(scores.std(axis=0, ddof=1), stray)
         return found
 
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.special import log_softmax
 from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
@@ -106,7 +105,8 @@ def davidson(
 def log_odds(difference: Floats, log_tie: float) -> Floats:
     """Return the log probability of left, right and tie, (..., 3), by Davidson's model."""
     half = difference / 2
-    found: Floats = log_softmax(np.stack([half, -half, np.full_like(half, log_tie)], -1), axis=-1)
+    total = np.logaddexp(np.logaddexp(half, -half), log_tie)
+    found: Floats = np.stack([half - total, -half - total, log_tie - total], axis=-1)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
@@ -72,7 +74,7 @@ def rank(
             "n_annotators": len(pairs.counts),
             "decay": fit.decay,
             "held_out_loss": fit.held_out_loss,
-            "residual": fit.heads.residual,
+            **describe_residual(fit.heads.residual),
         }
     return out
 
@@ -130,7 +132,7 @@ def rank_target(
             "n_items": len(target.items),
             "decay": fit.decay,
             "held_out": fit.quality,
-            "residual": ranker.residual,
+            **describe_residual(ranker.residual),
         }
     return out
 
@@ -143,6 +145,12 @@ def build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> B
     if config.head is not HeadName.gp:
         return basis
     return build_kernel(basis, seen, np.random.default_rng(config.seed))
+
+
+def describe_residual(residual: Residual | None) -> dict[str, float | None]:
+    """Return what a ranker's manifest says of it."""
+    names = ("residual", "residual_tilt")
+    return dict(zip(names, astuple(residual) if residual else (None, None), strict=True))
 
 
 def to_tensors(heads: Heads) -> dict[str, Floats]:
@@ -188,4 +196,5 @@ def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = 
         features = Kernel(basis, own["landmarks"], own["whitening"], float(own["width"][0]))
     head = HEADS[HeadName(manifest["config"]["head"])]
     parts = (own["parameters"], own["offset"], own["unit"])
-    return Heads(head, features, *parts, manifest["residual"])
+    deviation, tilt = manifest["residual"], manifest["residual_tilt"]
+    return Heads(head, features, *parts, None if deviation is None else Residual(deviation, tilt))

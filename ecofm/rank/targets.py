@@ -16,6 +16,7 @@ import torch
 from scipy.special import expit
 from scipy.stats import spearmanr
 
+from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.fit import choose_penalty, fit_ensemble, place_items
 from ecofm.rank.heads import HEADS, Heads, RankConfig, fit_head
@@ -52,6 +53,11 @@ class Classes:
     def predict(self, embeddings: Matrix) -> Floats:
         """Return the positive class's probability by each head, shape (head, tile)."""
         found: Floats = self.shares(embeddings)[self.names.index(self.positive)]
+        return found
+
+    def spread(self, scores: Floats) -> Floats:
+        """Return the deviation of probabilities (head, tile) over the heads, (tile,)."""
+        found: Floats = scores.std(axis=0, ddof=1)
         return found
 
 
@@ -114,7 +120,7 @@ def fit_target(
         parameters, own = _fit_weighted(items, wanted[0], ~held, loss, decay, config, random, noise)
         raw[:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
     table, quality, residual = _judge_numbers(target, raw * unit + centre)
-    return TargetFit(replace(found[0], residual=residual), decay, table, quality)
+    return TargetFit(replace(found[0], residual=Residual(residual)), decay, table, quality)
 
 
 def _judge_numbers(

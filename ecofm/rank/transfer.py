@@ -36,7 +36,7 @@ from ecofm.rank.items import (
     read_members,
 )
 from ecofm.rank.losses import Floats, davidson_slopes
-from ecofm.rank.run import WEIGHTS, load_ranker, to_tensors
+from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
 from ecofm.types import say
 
 MIN_COMPARISONS = 10
@@ -143,7 +143,7 @@ def transfer(
             "shares": moved.shares.tolist(),
             "held_out_loss": _finite(moved.held_out_loss),
             "source_held_out_loss": _finite(moved.source_loss),
-            "residual": moved.heads.residual,
+            **describe_residual(moved.heads.residual),
         }
     return out
 

@@ -87,8 +87,9 @@ def test_repeated_answers_tell_how_far_places_stray(residual: float) -> None:
     told = fit(judge(strayed, 900, repeats=2)).heads
     error = told.predict(MATRIX).mean(axis=0) - (strayed - strayed.mean()) / strayed.std()
     assert told.residual is not None
-    assert told.residual == pytest.approx(residual, rel=0.35)
-    half_width = 1.645 * np.hypot(told.predict(MATRIX).std(axis=0), told.residual)
+    assert told.residual.deviation == pytest.approx(residual, rel=0.35)
+    assert abs(told.residual.tilt) < 0.35
+    half_width = 1.645 * told.spread(told.predict(MATRIX))
     assert 0.84 < (np.abs(error) < half_width).mean() <= 0.99
     assert fit(judge(strayed, 300, repeats=1)).heads.residual is None
 
@@ -172,9 +173,19 @@ def test_a_posterior_for_the_hidden_layer_is_refused() -> None:
         RankConfig(head=HeadName.mlp, ensemble=Ensemble.laplace)
 
 
+def test_places_that_stray_the_more_the_higher_they_stand_are_told() -> None:
+    level = LINEAR / LINEAR.std()
+    deviation = 0.5 * np.exp(0.5 * level.clip(-2, 2))
+    strayed = level + deviation * np.random.default_rng(9).normal(size=N_TILES)
+    told = fit(judge(strayed, 2000, repeats=3)).heads
+    assert told.residual is not None and 0.2 < told.residual.tilt < 0.8
+    stray = told.residual.at(np.array([-5.0, -2, 0, 2, 5]))
+    assert stray[0] == stray[1] < stray[2] < stray[3] == stray[4]
+
+
 def test_too_few_repeated_pairs_tell_nothing(tmp_path: Path) -> None:
     pairs = pair_items(judge(LINEAR, 20, repeats=2), TILE_IDS, None)
     counts = pairs.counts.sum(axis=0)
-    gap = np.zeros(len(counts))
-    judged = Judged.score(np.arange(len(counts)), gap, counts, np.array([1.0, 0.0]))
+    levels = np.zeros((len(counts), 2))
+    judged = Judged.score(np.arange(len(counts)), levels, counts, np.array([1.0, 0.0]))
     assert fit_residual(judged, pairs) is None
