@@ -49,6 +49,7 @@ from ecofm.demo.real import (
 from ecofm.embed import embed, open_embeddings
 from ecofm.pretrain.encoders import load as load_encoder
 from ecofm.pretrain.run import RunConfig, pretrain
+from ecofm.rank.calibration import Residual, fit_residual
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
 from ecofm.rank.items import pair_items
@@ -121,15 +122,22 @@ def embed_arms(work: Path, known: Known, seed: int) -> Iterator[tuple[str, np.nd
 
 def fit(
     known: Known, matrix: np.ndarray, seed: int, orderings: pd.DataFrame, labels: pd.DataFrame
-) -> Heads:
-    """Return a ranker of some people's orderings and of some chips' labels."""
+) -> tuple[Heads, Residual | None]:
+    """Return a ranker of some people's orderings and of some chips' labels.
+
+    And how far clusters stray, whose members' own ways average out.
+    """
     lowest = pd.DataFrame({"tile_id": labels["tile_id"][labels["uninhabited"] >= 1]})
     members = pd.concat([known.members, lowest.assign(item=UNINHABITED)], ignore_index=True)
     said = pd.concat([place_below(orderings), compare_labels(labels)], ignore_index=True)
     pairs = pair_items(said, known.index["tile_id"], members)
     config = RankConfig(seed=seed)
     features = build_features(known.index, matrix, config)
-    return fit_heads(matrix, features, pairs, config).heads
+    found = fit_heads(matrix, features, pairs, config)
+    assert found.judged is not None
+    sizes = np.array([len(rows) for rows in pairs.members])
+    of_clusters = ((sizes[pairs.left] > 1) & (sizes[pairs.right] > 1))[found.judged.pair]
+    return found.heads, fit_residual(found.judged.choose(of_clusters), pairs)
 
 
 def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
@@ -142,7 +150,7 @@ def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     found = []
     for half, held in _halves(known, seed):
         rows = row[held["tile_id"]].to_numpy()
-        scores = _score(fit(known, matrix, seed, known.orderings, half), matrix[rows])
+        scores = _score(fit(known, matrix, seed, known.orderings, half)[0], matrix[rows])
         level = level_chips(held)
         inhabited = (held["uninhabited"] < 1).to_numpy()
         colour = known.statistics[list(MEAN_COLOUR)].to_numpy()[rows]
@@ -186,7 +194,7 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
     for fold in range(N_FOLDS):
         out = [item for item in items if folds[item] == fold]
         seen = ~taught["left"].isin(out) & ~taught["right"].isin(out)
-        heads = fit(known, matrix, seed, taught[seen], known.labels)
+        heads, residual = fit(known, matrix, seed, taught[seen], known.labels)
         means = {item: heads.predict(matrix[rows[item]]).mean(axis=1) for item in items}
         score = {item: float(values.mean()) for item, values in means.items()}
         asked = judged[judged["left"].isin(out) | judged["right"].isin(out)]
@@ -198,7 +206,8 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
         shared = [item for item in items if item not in out]
         scale = np.polyfit(others[shared].to_numpy(), [score[item] for item in shared], 1)
         for item in out:
-            spread = float(heads.spread(means[item][:, None])[0])
+            own = replace(heads, residual=residual)
+            spread = float(own.spread(means[item][:, None])[0])
             covered += abs(np.polyval(scale, others[item]) - score[item]) <= Z_90 * spread
             widths.append(2 * Z_90 * spread)
     return {
@@ -307,7 +316,7 @@ def judge_seed(known: Known, work: Path, seed: int, proxies: Path) -> None:
     for arm, matrix in embed_arms(work, known, seed):
         figures["chips"][arm] = judge_chips(known, matrix, seed)
         figures["annotators"][arm] = judge_annotators(known, matrix, seed)
-        heads = fit(known, matrix, seed, known.orderings, known.labels)
+        heads, _ = fit(known, matrix, seed, known.orderings, known.labels)
         scores[arm] = _score(heads, matrix)
         figures["county"][arm] = judge_county(known, scores[arm], proxies)
         print(seed, arm, *(figures[part][arm] for part in figures), flush=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -23,6 +24,7 @@ MAX_TILT = 1.0
 MAX_SCORE = 2.0
 """The residual follows the score as far as this many deviations, no further."""
 PULL = 1e-4
+PARTS = ("pair", "levels", "counts", "expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,13 @@ class Judged:
     @classmethod
     def join(cls, parts: Sequence[Judged], loss: float) -> Judged:
         """Put folds together; a pair between two held-out folds is in both."""
-        fields = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("pair", "levels", "counts", "expected")
-        }
+        fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PARTS}
         return cls(**fields, loss=loss)
+
+    def choose(self, mask: npt.NDArray[np.bool_]) -> Judged:
+        """Return the pairs where the mask (pair,) is true; the loss stays that of all."""
+        fields = {name: getattr(self, name)[mask] for name in PARTS}
+        return Judged(**fields, loss=self.loss)
 
     @property
     def gap(self) -> Floats:
