@@ -1,9 +1,9 @@
 """python -m benchmarks.rank [TILES ...]: time and memory of ranking, by the number of tiles.
 
 Ten annotators compare 100,000 pairs: tiles with each other, or the tiles' 500 clusters. Embeddings
-are 256 random numbers a tile, in four periods a cell, and a sum of them is the truth. Each figure is
-of a process of its own, which ran `ecofm rank` alone: seconds, the most anonymous memory it had, and
-what both are of those with the fewest tiles.
+are 256 random numbers a tile, in four periods a cell, and a sum of them is the truth. Each line is
+of a process of its own, which ran `ecofm rank` alone: seconds, the most anonymous memory it had,
+and what both are of those with the fewest tiles.
 """
 
 from __future__ import annotations
