@@ -21,7 +21,7 @@ from ecofm import load_encoder
 from ecofm.artifact import Draft, hash_input, hash_inputs, write_json, write_text
 from ecofm.benchmark.baselines import MEAN_COLOUR, describe_tile
 from ecofm.benchmark.metrics import MIN_PAIRS, bound, partial, resample_correlations
-from ecofm.benchmark.proxies import read_proxies
+from ecofm.benchmark.proxies import Proxies, read_proxies
 from ecofm.benchmark.robustness_looks import draw_robustness, render_table
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
@@ -170,6 +170,8 @@ def robustness(
     if draft.done:
         say(f"{out} is done already.")
         return out
+    if proxies:
+        choose_proxy(proxies, config)  # before minutes of work
     found = score_lenses(heads, model, tiles, config, progress)
     scale = float(found["score"].std(ddof=1))
     if len(found) < MIN_PAIRS or not scale > 0:
@@ -306,8 +308,8 @@ def measure_ground(archive: Archive, places: pd.DataFrame) -> pd.Series:
     return pd.Series(change, index=places.index)
 
 
-def measure_proxy(found: pd.DataFrame, path: Path, config: RobustnessConfig) -> dict[str, Any]:
-    """Return Spearman with the proxy, alone and given mean colour, of cells' means over periods."""
+def choose_proxy(path: Path, config: RobustnessConfig) -> tuple[Proxies, str]:
+    """Return the table and the column to use; raises EcofmError where that is not one by cell."""
     proxy = read_proxies(path)
     targets = proxy.pick_targets([config.column] if config.column else None, [])
     if proxy.level != "cell" or len(targets) > 1:
@@ -315,8 +317,14 @@ def measure_proxy(found: pd.DataFrame, path: Path, config: RobustnessConfig) -> 
             f"{path} is by {proxy.level} with columns {', '.join(targets)}; expected a table by "
             "cell_id, and one column, chosen with --column."
         )
+    return proxy, targets[0]
+
+
+def measure_proxy(found: pd.DataFrame, path: Path, config: RobustnessConfig) -> dict[str, Any]:
+    """Return Spearman with the proxy, alone and given mean colour, of cells' means over periods."""
+    proxy, target = choose_proxy(path, config)
     means = found.groupby("cell_id")[["score", *MEAN_COLOUR]].mean()
-    values = proxy.at(sorted(found["period"].unique()))[targets[0]]
+    values = proxy.at(sorted(found["period"].unique()))[target]
     table = means.join(values.rename("target"), how="inner").dropna()
     if len(table) < MIN_PAIRS + len(MEAN_COLOUR):
         raise EcofmError(
@@ -330,7 +338,7 @@ def measure_proxy(found: pd.DataFrame, path: Path, config: RobustnessConfig) -> 
     whole = np.corrcoef(table[["score", "target", *MEAN_COLOUR]].rank().to_numpy().T)
     plain, given = bound(drawn[:, 0, 1]), bound(partial(drawn))
     return {
-        "target": targets[0], "n_cells": len(table),
+        "target": target, "n_cells": len(table),
         "spearman": float(whole[0, 1]), "lower": plain[0], "upper": plain[1],
         "given_colour": float(np.clip(partial(whole), -1, 1)), "given_colour_lower": given[0],
         "given_colour_upper": given[1],

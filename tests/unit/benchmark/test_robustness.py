@@ -143,7 +143,10 @@ def test_what_does_not_fit_together_is_one_sentence(
         measure(stages, out, proxies=tmp_path / "far.csv")
     pd.DataFrame({"cell_id": ["x"], "a": [1], "b": [1]}).to_csv(tmp_path / "two.csv", index=False)
     with pytest.raises(EcofmError, match="chosen with --column"):
-        measure(stages, out, proxies=tmp_path / "two.csv")
+        robustness(
+            stages.ranker, stages.encoder, stages.archive, out, CONFIG,
+            proxies=tmp_path / "two.csv", progress=lambda done, total: pytest.fail("too late"),
+        )  # fmt: skip
     assert not out.exists()
 
 
