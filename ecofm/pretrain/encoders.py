@@ -174,11 +174,11 @@ class Encoder(nn.Module):
     ) -> Float[Tensor, "batch backbone_dim"]:
         """Return the backbone's features of normalised images, which is what training teaches.
 
-        `stages` pooling looks past invalid pixels where it is told of them.
+        Pooling looks past invalid pixels where it is told of them, except that of tokens.
         """
         images = images.contiguous(memory_format=self.memory_format)
         if self.config.pooling is Pooling.last:
-            features = cast(Tensor, self.backbone(images)).float()
+            features = self._encode_last(images, valid).float()
         else:
             pooled: list[Tensor] = []
             for stage in self.backbone(images):
@@ -186,6 +186,16 @@ class Encoder(nn.Module):
                 pooled.extend(_pool(stage.float(), weight))
             features = torch.cat(pooled, dim=1)
         return F.dropout(features, self.config.dropout, self.training)
+
+    def _encode_last(self, images: Tensor, valid: Tensor | None) -> Tensor:
+        if valid is None or bool(valid.all()):
+            return cast(Tensor, self.backbone(images))
+        backbone: Any = self.backbone
+        places = backbone.forward_features(images)
+        if places.ndim == 4 and places.shape[1] == self.backbone_dim:
+            # The head's mean over places becomes one weighted by how valid they are.
+            places = places * _share_valid(valid, places) * places[0, 0].numel()
+        return cast(Tensor, backbone.forward_head(places))
 
     def forward(
         self,

@@ -92,6 +92,30 @@ def test_invalid_pixels_do_not_matter() -> None:
     assert not torch.equal(encoder(spoilt), encoder(pixels()))
 
 
+@pytest.mark.parametrize("backbone", ["resnet10t", "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_a_tile_half_of_which_is_missing_is_that_tile(pooling: Pooling, backbone: str) -> None:
+    """Ground alike on both sides: the features of one are about those of the whole."""
+    if (backbone, pooling) == ("test_vit", Pooling.last):
+        pytest.skip("tokens are not weighed")
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(backbone=backbone, words=0, pooling=pooling), contract())
+    ground = pixels().repeat(1, 1, 5, 5)
+    valid = torch.ones(3, 160, 160, dtype=torch.bool)
+    valid[:, :80] = False
+    with torch.inference_mode():
+        whole, half, unsaid = (
+            encoder.eval().encode(*given)
+            for given in (
+                (encoder.normalize(ground),),
+                (encoder.normalize(ground, valid), valid),
+                (encoder.normalize(ground, valid),),
+            )
+        )
+    missed = [float((found - whole).norm() / whole.norm()) for found in (half, unsaid)]
+    assert missed[0] < 0.8 * missed[1], missed
+
+
 @pytest.mark.parametrize("pooling", list(Pooling))
 def test_round_trip_gives_bit_equal_embeddings(tmp_path: Path, pooling: Pooling) -> None:
     torch.manual_seed(0)
