@@ -196,5 +196,5 @@ def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = 
         features = Kernel(basis, own["landmarks"], own["whitening"], float(own["width"][0]))
     head = HEADS[HeadName(manifest["config"]["head"])]
     parts = (own["parameters"], own["offset"], own["unit"])
-    deviation, tilt = manifest["residual"], manifest["residual_tilt"]
+    deviation, tilt = manifest["residual"], manifest.get("residual_tilt", 0.0)
     return Heads(head, features, *parts, None if deviation is None else Residual(deviation, tilt))
