@@ -178,7 +178,7 @@ def load_ranker(path: Path) -> tuple[Ranker, dict[str, Any]]:
         n_modelled = 1 if len(names) == 2 else len(names)
         found = [_read_heads(stored, manifest, f"{n}." if n else "") for n in range(n_modelled)]
         return Classes(names, manifest["positive"], found), manifest
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"{path} is damaged ({error}); make it again with `ecofm rank`."
         ) from error
@@ -197,4 +197,5 @@ def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = 
     head = HEADS[HeadName(manifest["config"]["head"])]
     parts = (own["parameters"], own["offset"], own["unit"])
     deviation, tilt = manifest["residual"], manifest.get("residual_tilt", 0.0)
-    return Heads(head, features, *parts, None if deviation is None else Residual(deviation, tilt))
+    residual = None if deviation is None else Residual(float(deviation), float(tilt))
+    return Heads(head, features, *parts, residual)
