@@ -124,7 +124,7 @@ class Training:
             build_method(SimCLRConfig(), self.encoder), channels_last=channels_last,
             compile=compile, is_sharded=False, n_devices=1, on_gpu=False,
         )  # fmt: skip
-        self.optimizer = torch.optim.AdamW(self.method.parameters(), lr=1e-3)
+        self.optimizer = torch.optim.AdamW(self.method.parameters(), lr=1e-3, fused=True)
         self.batches = iter(PairLoader([archive], batch_size=BATCH, seed=0, threads=1))
         self.bf16 = bf16
         self.fixed = self.views() if fixed else None
