@@ -1,20 +1,28 @@
 """The stage `finetune`: encoder and head together, from comparisons of items.
 
 An item stands at the mean score of a few of its members. The ranking loss is joined by a
-consistency loss: another colour and haze rendering of the same tile must score alike.
+consistency loss: the same cell in another colour and haze, and in another period where it has one,
+must score alike. A large difference costs no more than its size, for the ground may have changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import final
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import (
+    is_parametrized,
+    register_parametrization,
+    remove_parametrizations,
+)
 
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
@@ -25,18 +33,21 @@ from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.items import ItemPairs, pair_items, read_members
+from ecofm.rank.items import ItemPairs, number_cells, pair_items, read_members
 from ecofm.rank.losses import davidson
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Progress, say
 
+Tile = tuple[Pixels, Valid]
+
 
 class Trained(Enum):
     """Which part of the encoder learns."""
 
     last = "last"
+    lora = "lora"
     all = "all"
 
 
@@ -55,9 +66,12 @@ class FinetuneConfig:
     learning_rate: float = 1e-4
     """Learning rate of the encoder; the head's is ten times as large."""
     trained: Trained = Trained.last
-    """`last`: the last child module of the backbone; `all`: everything."""
+    """`last`: the last child module of the backbone; `lora`: a change of low rank to every weight;
+    `all`: everything."""
+    lora_rank: int = 8
+    """Rank of that change."""
     consistency: float = 0.5
-    """Weight of the squared score difference between two renderings of a tile."""
+    """Weight of the squared score difference between two renderings of a cell."""
     views: ViewConfig = field(default_factory=lambda: ViewConfig(size_px=128))
     """The renderings."""
     rank: RankConfig = field(default_factory=RankConfig)
@@ -65,10 +79,11 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
-        few = min(self.steps, self.pairs, self.exemplars) < 1
+        few = min(self.steps, self.pairs, self.exemplars, self.lora_rank) < 1
         if few or self.learning_rate <= 0 or self.consistency < 0:
             raise ValueError(
-                "steps, pairs, exemplars >= 1, learning_rate > 0, consistency >= 0 are needed."
+                "steps, pairs, exemplars, lora_rank >= 1, learning_rate > 0, consistency >= 0 are "
+                "needed."
             )
 
 
@@ -141,7 +156,7 @@ def _tune(
         nn.LayerNorm(model.backbone_dim), nn.Linear(model.backbone_dim, 1, bias=False)
     )
     log_tie = nn.Parameter(torch.zeros(()))
-    parameters = _choose_parameters(model, config.trained)
+    parameters = _choose_parameters(model, config)
     optimizer = torch.optim.AdamW(
         [
             {"params": parameters, "lr": config.learning_rate},
@@ -151,6 +166,7 @@ def _tune(
     )
     losses = []
     damaged: set[int] = set()
+    draw_sibling = _group_by_cell(archives)
     for step in range(config.steps):
         sides, counts = _draw_pairs(pairs, config, step)
         rows, place = np.unique(sides, return_inverse=True)
@@ -161,32 +177,80 @@ def _tune(
         whole = (weight.sum(axis=2) > 0).all(axis=0)
         if not whole.any():
             continue
-        renderings = _render(model, [tile for tile in read if tile], config, step)
+        random = np.random.default_rng([config.seed, step, 1])
+        others = [_read(archives, draw_sibling(row, random), damaged) for row in rows.tolist()]
+        both = [(tile, other or tile) for tile, other in zip(read, others, strict=True) if tile]
+        renderings = _render(model, both, config, step)
         scores = [head(model.encode(images))[:, 0] for images in renderings]
         number = np.where(known, np.cumsum(known) - 1, 0)[place.reshape(sides.shape)][:, whole]
         share = torch.from_numpy(weight[:, whole])
         first, second = (scores[0][number] * share).sum(dim=2) / share.sum(dim=2)
         loss = davidson(first - second, counts[torch.from_numpy(whole)], log_tie)
-        loss = loss + config.consistency * (scores[0] - scores[1]).square().mean()
+        loss = loss + config.consistency * 2 * F.smooth_l1_loss(*scores)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
         if progress:
             progress(step + 1, config.steps)
     if not losses:
         raise EcofmError("no compared tile can be read; tile their scenes again.")
+    for part in list(model.backbone.modules()):
+        if is_parametrized(part):
+            remove_parametrizations(part, "weight")  # the sum stays
     model.requires_grad_(True)
     return losses
 
 
-def _choose_parameters(model: Encoder, trained: Trained) -> list[nn.Parameter]:
+@final
+class LowRank(nn.Module):
+    """A weight and a change of low rank, none at first (Hu et al. 2022, *LoRA*)."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        """Draw one factor; the other is zero."""
+        super().__init__()
+        inputs = weight[0].numel()
+        self.down = nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the changed weight."""
+        return weight + (self.up @ self.down).view(weight.shape)
+
+
+def _add_low_rank(backbone: nn.Module, rank: int) -> list[nn.Parameter]:
+    found = []
+    for part in [m for m in backbone.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
+        change = LowRank(part.weight, rank)
+        register_parametrization(part, "weight", change)
+        found += list(change.parameters())
+    return found
+
+
+def _choose_parameters(model: Encoder, config: FinetuneConfig) -> list[nn.Parameter]:
     model.requires_grad_(False)
+    if config.trained is Trained.lora:
+        return _add_low_rank(model.backbone, config.lora_rank)
     # The last child of a transformer is an empty head.
     children = [part for part in model.backbone.children() if any(True for _ in part.parameters())]
-    part = model.backbone if trained is Trained.all else children[-1]
+    part = model.backbone if config.trained is Trained.all else children[-1]
     part.requires_grad_(True)
     return [parameter for parameter in part.parameters() if parameter.requires_grad]
+
+
+def _group_by_cell(archives: list[Archive]) -> Callable[[int, np.random.Generator], int]:
+    """Return what draws a tile of the same cell, which may be the tile itself, by its row."""
+    index = pd.concat([a.index[["tile_id", "cell_id", "period"]] for a in archives])
+    cells = number_cells(index)
+    order = np.argsort(cells, kind="stable")
+    counts = np.bincount(cells)
+    starts = np.cumsum(counts) - counts
+
+    def draw(row: int, random: np.random.Generator) -> int:
+        cell = cells[row]
+        return int(order[starts[cell] + random.integers(counts[cell])])
+
+    return draw
 
 
 def _draw_pairs(pairs: ItemPairs, config: FinetuneConfig, step: int) -> tuple[np.ndarray, Tensor]:
@@ -202,7 +266,7 @@ def _draw_pairs(pairs: ItemPairs, config: FinetuneConfig, step: int) -> tuple[np
     return np.array(sides), torch.from_numpy(weights).float()
 
 
-def _read(archives: list[Archive], tile: int, damaged: set[int]) -> tuple[Pixels, Valid] | None:
+def _read(archives: list[Archive], tile: int, damaged: set[int]) -> Tile | None:
     """Return a tile by its row over all archives, or None when it is damaged: said once."""
     archive, place = find_tile(archives, tile)
     try:
@@ -215,13 +279,10 @@ def _read(archives: list[Archive], tile: int, damaged: set[int]) -> tuple[Pixels
 
 
 def _render(
-    model: Encoder, tiles: list[tuple[Pixels, Valid]], config: FinetuneConfig, step: int
+    model: Encoder, tiles: list[tuple[Tile, Tile]], config: FinetuneConfig, step: int
 ) -> list[Tensor]:
-    """Return two renderings of the tiles' same crops: (batch, band, size, size) each."""
-    pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles]))
-    valid = torch.from_numpy(np.stack([valid for _, valid in tiles]))
-    model.require_contract(pixels)
-    centre, spread = model.measure(pixels, valid)
+    """Return a rendering of each tile of the pairs, of one crop: (batch, band, size, size) each."""
+    shape = tiles[0][0][0].shape
     drawn = [
         draw_parameters(
             config.views,
@@ -230,13 +291,16 @@ def _render(
             view=view,
             samples=slice(0, len(tiles)),
             n_global=len(tiles),
-            n_bands=pixels.shape[1],
-            tile_px=(pixels.shape[2], pixels.shape[3]),
+            n_bands=shape[0],
+            tile_px=(shape[1], shape[2]),
         )
         for view in range(2)
     ]
     drawn[1].spatial.copy_(drawn[0].spatial)
-    return [
-        render_tiles(pixels, valid, centre, spread, parameters, config.views.size_px)
-        for parameters in drawn
-    ]
+    views = []
+    for side, parameters in zip(zip(*tiles, strict=True), drawn, strict=True):
+        pixels, valid = (torch.from_numpy(np.stack(part)) for part in zip(*side, strict=True))
+        model.require_contract(pixels)
+        centre, spread = model.measure(pixels, valid)
+        views.append(render_tiles(pixels, valid, centre, spread, parameters, config.views.size_px))
+    return views

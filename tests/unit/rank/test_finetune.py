@@ -15,9 +15,10 @@ from ecofm.artifact import read_manifest
 from ecofm.embed import Embeddings
 from ecofm.errors import ArtifactError, ComparisonError, ContractError
 from ecofm.pretrain.views import ViewConfig
-from ecofm.rank.finetune import FinetuneConfig, Trained, finetune
+from ecofm.rank.finetune import FinetuneConfig, Trained, _group_by_cell, finetune
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker
+from ecofm.tiles.archive import open_archive
 
 
 def config(**changes: Any) -> FinetuneConfig:
@@ -56,9 +57,10 @@ def test_only_the_chosen_part_learns(stages: Any, tuned: Path) -> None:
     assert moved and all("layer4" in name for name in moved)
 
 
-def test_the_loss_falls(stages: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained", list(Trained))
+def test_the_loss_falls(stages: Any, trained: Trained, tmp_path: Path) -> None:
     seen: list[int] = []
-    longer = config(steps=40, pairs=8, trained=Trained.all, learning_rate=1e-3, consistency=0.1)
+    longer = config(steps=40, pairs=8, trained=trained, learning_rate=1e-3, consistency=0.1)
     out = finetune(
         [stages.archive], stages.encoder, stages.answers, tmp_path / "out", longer,
         progress=lambda done, total: seen.append(done),
@@ -66,6 +68,30 @@ def test_the_loss_falls(stages: Any, tmp_path: Path) -> None:
     manifest = read_manifest(out / "encoder", "encoder")
     assert manifest["last_loss"] < 0.8 * manifest["first_loss"]
     assert seen == list(range(1, 41))
+
+
+def test_every_weight_changes_by_a_low_rank(stages: Any, tmp_path: Path) -> None:
+    low = config(trained=Trained.lora, lora_rank=2, learning_rate=1e-2)
+    out = finetune([stages.archive], stages.encoder, stages.answers, tmp_path / "out", low)
+    before, after = (
+        dict(ecofm.load_encoder(path)[0].named_parameters()) for path in (stages.encoder, out)
+    )
+    assert list(before) == list(after)
+    changes = {name: after[name] - before[name] for name in before}
+    kernels = [change.flatten(1) for change in changes.values() if change.ndim > 1]
+    assert not any(change.any() for change in changes.values() if change.ndim == 1)
+    ranks = [int(torch.linalg.matrix_rank(kernel, rtol=1e-3)) for kernel in kernels]
+    # A block whose last norm begins at zero has no slope at first.
+    assert set(ranks) <= {0, 1, 2} and ranks.count(2) > len(ranks) / 2
+
+
+def test_another_period_of_a_cell_is_drawn_beside_a_tile(stages: Any) -> None:
+    archive = open_archive(stages.archive)
+    draw = _group_by_cell([archive])
+    cells = archive.index["cell_id"].to_numpy()
+    drawn = [draw(row, np.random.default_rng(seed)) for row in range(24) for seed in range(8)]
+    rows = np.repeat(np.arange(24), 8)
+    assert (cells[drawn] == cells[rows]).all() and 0.3 < np.mean(np.array(drawn) != rows) < 0.7
 
 
 def test_the_same_call_is_done_and_gives_the_same_bytes(
