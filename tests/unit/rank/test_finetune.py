@@ -82,7 +82,7 @@ def test_every_weight_changes_by_a_low_rank(stages: Any, tmp_path: Path) -> None
     assert not any(change.any() for change in changes.values() if change.ndim == 1)
     ranks = [int(torch.linalg.matrix_rank(kernel, rtol=1e-3)) for kernel in kernels]
     # A block whose last norm begins at zero has no slope at first.
-    assert set(ranks) <= {0, 1, 2} and ranks.count(2) > len(ranks) / 2
+    assert set(ranks) <= {0, 1, 2} and ranks.count(2) > 5
 
 
 def test_another_period_of_a_cell_is_drawn_beside_a_tile(stages: Any) -> None:
