@@ -10,7 +10,6 @@ the compared tiles' deviation. WORK keeps what was made, so that the same comman
 
 from __future__ import annotations
 
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +20,14 @@ from scipy.stats import binomtest, spearmanr
 
 from benchmarks.record import describe_machine
 from ecofm.artifact import write_json
+from ecofm.demo.synthetic import make_archive, read_truth
 from ecofm.embed import embed
 from ecofm.maps.scores import score
 from ecofm.pretrain.run import RunConfig, pretrain
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import rank
 from ecofm.recipe import read_recipe
-from ecofm.synth import AnnotatorConfig, CountryConfig, generate_country, simulate_comparisons
-from ecofm.tiles.ingest import TileConfig, tile
+from ecofm.synth import AnnotatorConfig, CountryConfig, simulate_comparisons
 
 ENCODER_SEED, SEEDS = 300, tuple(range(401, 411))
 N_PAIRS, PERIODS = 600, ("2019", "2020")
@@ -37,24 +36,11 @@ URBAN_SHARE = 0.05
 RESULTS = Path(__file__).parent / "results" / "intervals.json"
 
 
-def make_country(root: Path, seed: int) -> Path:
-    """Draw and tile a country; its scenes are removed."""
-    country = CountryConfig(seed=seed, periods=PERIODS)
-    if not (root / "archive" / "manifest.json").exists():
-        generate_country(root, country)
-        config = TileConfig(grid=f"utm:{country.cell_px * 10}", min_valid_share=0.25)
-        tile([root / "scenes"], root / "archive", config)
-        shutil.rmtree(root / "scenes")
-    return root / "archive"
-
-
 def judge_country(root: Path, encoder: Path, seed: int) -> pd.DataFrame:
     """Return score, lower, upper, truth and built_share of the held-out tiles of a country."""
-    embed([make_country(root, seed)], encoder, root / "embeddings")
-    known = pd.read_parquet(root / "embeddings" / "index.parquet")["tile_id"]
-    truth = pd.read_parquet(root / "truth.parquet")
-    truth["tile_id"] = truth["cell_id"] + "@" + truth["period"]
-    truth = truth[truth["tile_id"].isin(known)]
+    make_archive(root, CountryConfig(seed=seed, periods=PERIODS), keep=False)
+    embed([root / "archive"], encoder, root / "embeddings")
+    truth = read_truth(root)
     asked = truth[~truth["held_out"]].set_index("tile_id")["development"]
     drawn = np.random.default_rng(seed).choice(asked.index.to_numpy(), (N_PAIRS, 2))
     pairs = [(left, right) for left, right in drawn.tolist() if left != right]
@@ -93,10 +79,11 @@ def describe(tiles: pd.DataFrame) -> dict[str, float]:
 
 def main(work: Path) -> None:
     """Judge all countries, print the table and write the figures."""
-    archive = make_country(work / str(ENCODER_SEED), ENCODER_SEED)
+    root = work / str(ENCODER_SEED)
+    make_archive(root, CountryConfig(seed=ENCODER_SEED, periods=PERIODS), keep=False)
     run = RunConfig(accelerator="cpu", torch_threads=1, threads=1)
     recipe = replace(read_recipe("demo"), seed=ENCODER_SEED)
-    pretrain([archive], work / "run", recipe, run, recipe="demo")
+    pretrain([root / "archive"], work / "run", recipe, run, recipe="demo")
     countries = {}
     for seed in SEEDS:
         found = judge_country(work / str(seed), work / "run", seed)

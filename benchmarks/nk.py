@@ -205,8 +205,8 @@ def judge_annotators(known: Known, matrix: np.ndarray, seed: int) -> Figures:
         # The others' scale is that of the items which both know.
         shared = [item for item in items if item not in out]
         scale = np.polyfit(others[shared].to_numpy(), [score[item] for item in shared], 1)
+        own = replace(heads, residual=residual)
         for item in out:
-            own = replace(heads, residual=residual)
             spread = float(own.spread(means[item][:, None])[0])
             covered += abs(np.polyval(scale, others[item]) - score[item]) <= Z_90 * spread
             widths.append(2 * Z_90 * spread)

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 from benchmarks.intervals import ENCODER_SEED, SEEDS
 from benchmarks.record import describe_machine
 from ecofm.artifact import write_json
+from ecofm.demo.synthetic import read_truth
 from ecofm.embed import embed
 from ecofm.maps.scores import score
 from ecofm.pretrain.module import Positives
@@ -39,7 +40,7 @@ def judge(country: Path, encoder: Path, out: Path) -> dict[str, float]:
     embed([country / "archive"], encoder, out / "embeddings")
     rank([out / "embeddings"], country / "comparisons.csv", out / "ranker", RankConfig())
     score([out / "embeddings"], out / "ranker", out / "scores")
-    truth = pd.read_parquet(country / "truth.parquet")
+    truth = read_truth(country)
     truth = truth.loc[truth["held_out"], ["cell_id", "period", "development"]]
     scores = pd.read_parquet(out / "scores" / "scores.parquet")
     held = scores[["cell_id", "period", "score"]].merge(truth, on=["cell_id", "period"])

@@ -23,7 +23,7 @@ from ecofm.artifact import write_json
 from ecofm.benchmark.transfer import CurveConfig, measure_curve
 from ecofm.benchmark.transfer_looks import draw_curve, render_table, summarise
 from ecofm.cluster import ClusterConfig, cluster
-from ecofm.demo.real import level_chips
+from ecofm.demo.real import answer_by_level, level_chips
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import rank
 
@@ -32,12 +32,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def answer(pairs: Sequence[tuple[str, str]], level: Mapping[str, float], seed: int) -> pd.DataFrame:
-    """Return what the labels say of pairs of chips."""
-    rows = []
-    for left, right in pairs:
-        gap = level[left] - level[right]
-        rows.append(("labels", left, right, "tie" if gap == 0 else "left" if gap > 0 else "right"))
-    return pd.DataFrame(rows, columns=["annotator", "left", "right", "outcome"])
+    """Return what the labels say of pairs of chips; they say it each time alike."""
+    return answer_by_level(pairs, level)
 
 
 def main(data: Path, work: Path, seeds: Sequence[int]) -> None:

@@ -170,8 +170,7 @@ def robustness(
     if draft.done:
         say(f"{out} is done already.")
         return out
-    if proxies:
-        choose_proxy(proxies, config)  # before minutes of work
+    proxy = choose_proxy(proxies, config) if proxies else None  # before minutes of work
     found = score_lenses(heads, model, tiles, config, progress)
     scale = float(found["score"].std(ddof=1))
     if len(found) < MIN_PAIRS or not scale > 0:
@@ -185,7 +184,7 @@ def robustness(
         "shifts": [measure_shift(found, lens.name, scale) for lens in LENSES],
         "years": measure_years(found, tiles, scale),
         "colour": {name: float(spearmanr(found["score"], found[name])[0]) for name in MEAN_COLOUR},
-        "proxy": measure_proxy(found, proxies, config) if proxies else None,
+        "proxy": measure_proxy(found, *proxy, config) if proxy else None,
         "attribution": tiles.attribution,
     }
     with draft as folder:
@@ -320,15 +319,16 @@ def choose_proxy(path: Path, config: RobustnessConfig) -> tuple[Proxies, str]:
     return proxy, targets[0]
 
 
-def measure_proxy(found: pd.DataFrame, path: Path, config: RobustnessConfig) -> dict[str, Any]:
+def measure_proxy(
+    found: pd.DataFrame, proxy: Proxies, target: str, config: RobustnessConfig
+) -> dict[str, Any]:
     """Return Spearman with the proxy, alone and given mean colour, of cells' means over periods."""
-    proxy, target = choose_proxy(path, config)
     means = found.groupby("cell_id")[["score", *MEAN_COLOUR]].mean()
     values = proxy.at(sorted(found["period"].unique()))[target]
     table = means.join(values.rename("target"), how="inner").dropna()
     if len(table) < MIN_PAIRS + len(MEAN_COLOUR):
         raise EcofmError(
-            f"{path} knows {len(table)} of the {len(means)} measured cells; expected rows by "
+            f"{proxy.path} knows {len(table)} of the {len(means)} measured cells; expected rows by "
             f"cell_id such as {means.index[0]}."
         )
     columns = table[["score", "target", *MEAN_COLOUR]].to_numpy(np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import geopandas as gpd
@@ -195,15 +196,20 @@ def compare_labels(labels: pd.DataFrame) -> pd.DataFrame:
 
     No pair is drawn twice: the same answer again is not another person's.
     """
-    level = level_chips(labels)
     names = labels["tile_id"].to_numpy()
     drawn = np.random.default_rng(0).integers(0, max(len(names), 1), (N_LABEL_PAIRS, 2))
     pairs = np.unique(np.sort(drawn, axis=1), axis=0)
+    different = pairs[pairs[:, 0] < pairs[:, 1]].tolist() if len(names) > 1 else []
+    level = dict(zip(names.tolist(), level_chips(labels).tolist(), strict=True))
+    return answer_by_level([(names[left], names[right]) for left, right in different], level)
+
+
+def answer_by_level(pairs: Sequence[tuple[str, str]], level: Mapping[str, float]) -> pd.DataFrame:
+    """Return what labels say of pairs of chips, by how developed each is."""
     rows = []
-    for left, right in pairs[pairs[:, 0] < pairs[:, 1]].tolist() if len(names) > 1 else []:
+    for left, right in pairs:
         gap = level[left] - level[right]
-        outcome = "tie" if gap == 0 else "left" if gap > 0 else "right"
-        rows.append(("labels", names[left], names[right], outcome))
+        rows.append(("labels", left, right, "tie" if gap == 0 else "left" if gap > 0 else "right"))
     return pd.DataFrame(rows, columns=["annotator", "left", "right", "outcome"])
 
 

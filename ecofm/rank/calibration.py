@@ -126,7 +126,7 @@ def fit_residual(judged: Judged, pairs: ItemPairs) -> Residual | None:
     a random effect), by likelihood over held-out pairs. Pairs of single tiles are used where
     enough of them were repeated, else all. None when no pair was: nothing can be told then.
     """
-    repeated = judged.counts.sum(axis=1) > 1
+    repeated = pairs.counts.sum(axis=(0, 2))[judged.pair] > 1
     sizes = np.array([len(members) for members in pairs.members])
     tiles = (sizes[pairs.left] == 1) & (sizes[pairs.right] == 1)
     of_tiles = tiles[judged.pair]

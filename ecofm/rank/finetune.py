@@ -170,16 +170,17 @@ def _tune(
     for step in range(config.steps):
         sides, counts = _draw_pairs(pairs, config, step)
         rows, place = np.unique(sides, return_inverse=True)
-        read = [_read(archives, row, damaged) for row in rows.tolist()]
+        random = np.random.default_rng([config.seed, step, 1])
+        siblings = [draw_sibling(row, random) for row in rows.tolist()]
+        tiles = {row: _read(archives, row, damaged) for row in sorted({*rows.tolist(), *siblings})}
+        read = [tiles[row] for row in rows.tolist()]
         # Damaged tiles leave the means of their items; an item without any leaves its pair.
         known = np.array([tile is not None for tile in read])
         weight = known[place.reshape(sides.shape)].astype(np.float32)
         whole = (weight.sum(axis=2) > 0).all(axis=0)
         if not whole.any():
             continue
-        random = np.random.default_rng([config.seed, step, 1])
-        others = [_read(archives, draw_sibling(row, random), damaged) for row in rows.tolist()]
-        both = [(tile, other or tile) for tile, other in zip(read, others, strict=True) if tile]
+        both = [(tile, tiles[s] or tile) for tile, s in zip(read, siblings, strict=True) if tile]
         renderings = _render(model, both, config, step)
         scores = [head(model.encode(images))[:, 0] for images in renderings]
         number = np.where(known, np.cumsum(known) - 1, 0)[place.reshape(sides.shape)][:, whole]
@@ -256,7 +257,7 @@ def _group_by_cell(archives: list[Archive]) -> Callable[[int, np.random.Generato
 def _draw_pairs(pairs: ItemPairs, config: FinetuneConfig, step: int) -> tuple[np.ndarray, Tensor]:
     """Return the tiles of left and right, (2, pair, member), and counts (pair, 3) of a step."""
     random = np.random.default_rng([config.seed, step])
-    counts = pairs.counts.sum(axis=0)
+    counts = pairs.summed
     chosen = random.choice(len(counts), config.pairs, p=counts.sum(axis=1) / counts.sum())
     sides = [
         [random.choice(pairs.members[item], config.exemplars) for item in side[chosen]]

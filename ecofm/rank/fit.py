@@ -46,7 +46,7 @@ def fit_heads(
     items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
     decay, judged = choose_decay(items, pairs, config, random)
     residual = fit_residual(judged, pairs) if judged else None
-    everybody = to_answers(pairs, np.ones(len(pairs.counts)))
+    everybody = to_answers(pairs, pairs.weight)
     parameters, _ = fit_ensemble(
         items, LOSSES[config.loss], everybody, lambda: resample(pairs, random), decay, config,
         random,
@@ -139,9 +139,9 @@ def _judge(
     kept = replace(
         pairs, left=pairs.left[~held], right=pairs.right[~held], counts=pairs.counts[:, ~held]
     )
-    answers = to_answers(kept, np.ones(len(kept.counts)))
+    answers = to_answers(kept, kept.weight)
     head, loss = HEADS[config.head], LOSSES[config.loss]
-    counts = pairs.counts.sum(axis=0)
+    counts = pairs.summed
     judged = []
     for decay in reversed(decays):
         start, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
@@ -169,6 +169,6 @@ def resample(pairs: ItemPairs, random: np.random.Generator) -> Answers:
     n_annotators = len(pairs.counts)
     if n_annotators > 1:
         drawn = random.multinomial(n_annotators, np.full(n_annotators, 1 / n_annotators))
-        return to_answers(pairs, drawn.astype(np.float64))
+        return to_answers(pairs, drawn * pairs.weight)
     counts = random.standard_gamma(pairs.counts)
-    return to_answers(replace(pairs, counts=counts), np.ones(1))
+    return to_answers(replace(pairs, counts=counts), pairs.weight)

@@ -45,10 +45,15 @@ class ItemPairs:
     right: Indices
     """Item number of each pair's right side, shape (pair,)."""
     counts: Floats
-    """How often left, right and tie were said, by annotator: shape (annotator, pair, 3).
+    """How often left, right and tie were said, by annotator: shape (annotator, pair, 3)."""
+    weight: Floats
+    """How much each annotator's answers count, shape (annotator,): see `weigh_annotators`."""
 
-    Each annotator's are weighed by `weigh_annotators`.
-    """
+    @property
+    def summed(self) -> Floats:
+        """The weighed counts of all annotators, shape (pair, 3)."""
+        found: Floats = np.tensordot(self.weight, self.counts, axes=1)
+        return found
 
 
 def read_members(path: Path) -> pd.DataFrame:
@@ -112,9 +117,10 @@ def pair_items(
         for item, known in zip(items, embedded, strict=True)
     ]
     places = pd.factorize(np.array(names, dtype=object))[0].astype(np.int64)
-    summed = ItemPairs(items, found, places, pairs // len(items), pairs % len(items), counts)
-    _require_differences(summed)
-    return replace(summed, counts=counts * weigh_annotators(fitted)[:, None, None])
+    sides = pairs // len(items), pairs % len(items)
+    alike = ItemPairs(items, found, places, *sides, counts, np.ones(len(annotators)))
+    _require_differences(alike)
+    return replace(alike, weight=weigh_annotators(fitted))
 
 
 def weigh_annotators(fitted: pd.DataFrame) -> Floats:

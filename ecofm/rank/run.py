@@ -70,7 +70,7 @@ def rank(
         draft.extra = {
             "encoder": encoder_hash,
             "n_items": len(pairs.items),
-            "n_comparisons": int((table["outcome"] != "skip").sum()),
+            "n_comparisons": int(pairs.counts.sum()),
             "n_annotators": len(pairs.counts),
             "decay": fit.decay,
             "held_out_loss": fit.held_out_loss,

@@ -137,7 +137,7 @@ def transfer(
         draft.extra = {
             "encoder": encoder,
             "n_items": len(pairs.items),
-            "n_comparisons": int((table["outcome"] != "skip").sum()),
+            "n_comparisons": int(pairs.counts.sum()),
             "n_annotators": len(pairs.counts),
             "decay": float(np.exp(moved.shares @ np.log(sorted(config.strengths)))),
             "shares": moved.shares.tolist(),
@@ -213,7 +213,7 @@ def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: Transfer
     centre = items.mean[:, :n_heads].mean(axis=1)
     losses = _hold_out(np.column_stack([centre, items.mean[:, n_heads:]]), pairs, config, random)
     strengths = np.array(sorted(config.strengths))
-    shares = weigh_strengths(losses, len(strengths), float(pairs.counts.sum()))
+    shares = weigh_strengths(losses, len(strengths), float(pairs.summed.sum()))
     found = []
     for number in range(n_heads):
         drawn = items.draw(number)
@@ -289,7 +289,7 @@ def _hold_out(
     items: Floats, pairs: ItemPairs, config: TransferConfig, random: np.random.Generator
 ) -> Floats:
     """Return the loss of comparisons with held-out items: (fold, strength), strengths sorted."""
-    counts = pairs.counts.sum(axis=0)
+    counts = pairs.summed
     losses = []
     for _ in range(N_SPLITS):
         for held in hold_out(pairs, config.folds, random):

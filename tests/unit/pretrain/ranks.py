@@ -19,16 +19,21 @@ SECONDS = 240
 ROOT = str(Path(__file__).parents[3])
 
 
+def torchrun(rank: int, port: int) -> dict[str, str]:
+    """Return the environment of one of two processes."""
+    return {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0",
+        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+    }  # fmt: skip
+
+
 def serve(rank: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Call the target in this process as one of torchrun's two."""
     import torch
 
     faulthandler.enable()
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0",
-        "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "test",
-    }  # fmt: skip
+    os.environ |= torchrun(rank, port)
     torch.set_num_threads(1)
     target(rank, *arguments)
 

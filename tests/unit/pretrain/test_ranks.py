@@ -17,7 +17,7 @@ from ecofm.pretrain.methods import METHODS, MoCoConfig, build_method
 from ecofm.pretrain.module import ContrastiveModule
 from ecofm.pretrain.run import PretrainConfig
 from ecofm.tiles.archive import open_archives
-from tests.unit.pretrain.ranks import free_port, run_ranks
+from tests.unit.pretrain.ranks import free_port, run_ranks, torchrun
 
 Tiny = Callable[..., PretrainConfig]
 STEPS, BATCH = 2, 4
@@ -117,18 +117,14 @@ def test_a_run_of_two_ranks_ends_near_that_of_one(
     found = {}
     for size in (1, 2):
         out = tmp_path / f"run{size}"
-        port = str(free_port())
+        port = free_port()
         command = [
             sys.executable, "-m", "train.pretrain", *overrides, f"out={out}",
             *([f"devices={size}", "strategy=ddp"] if size > 1 else []),
         ]  # fmt: skip
         ranks = []
         for rank in range(size):
-            more = {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GROUP_RANK": "0",
-                "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                "TORCHELASTIC_RUN_ID": "test",
-            } if size > 1 else {}  # fmt: skip
+            more = torchrun(rank, port) if size > 1 else {}
             env = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"} | more
             ranks.append(
                 subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
