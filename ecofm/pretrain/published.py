@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ecofm.errors import ArtifactError
 from ecofm.pretrain.encoders import Encoder
-from ecofm.tiles.scenes import band_name
+from ecofm.tiles.bands import band_name
 
 STEMS = ("conv1.weight", "patch_embed.proj.weight")
 HEADS = ("fc.", "head.", "classifier.")

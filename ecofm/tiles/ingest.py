@@ -20,10 +20,11 @@ from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
-from ecofm.tiles.radiometry import BandStatistics, build_contract
 from ecofm.tiles.rasters import Sign
+from ecofm.tiles.scenes import Scene
 from ecofm.tiles.shards import read_part
 from ecofm.tiles.sources import Sources, find_masks, find_sources, hash_file, hash_source
+from ecofm.tiles.statistics import BandStatistics, build_contract
 from ecofm.tiles.target import (
     begin,
     begin_growth,
@@ -107,6 +108,7 @@ def tile(
             give_up_growth(out)
             return _say_done(out)
     plan = _plan(order)
+    say_notes(plan.scenes)
     _require_room(order, plan)
     if order.base:
         begin_growth(out, order.manifest, order.first_shard)
@@ -157,6 +159,17 @@ class Made:
         self.empty.update(told["empty"])
         for name, reason in told["rejected"].items():
             rejected.setdefault(name, reason)
+
+
+def say_notes(scenes: Sequence[Scene]) -> None:
+    """Say what people must know of their scenes, each thing once."""
+    named: dict[str, list[str]] = {}
+    for scene in scenes:
+        for note in scene.notes:
+            named.setdefault(note, []).append(scene.name)
+    for note, names in named.items():
+        where = names[0] if len(names) == 1 else f"{len(names)} scenes (the first: {names[0]})"
+        say(f"{where}: {note}.")
 
 
 def _plan(order: Order) -> Plan:
@@ -287,12 +300,12 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
     else:
         gsd_m = _gsd_m(plan, grid)
     years = sorted({period[:4] for period in made.periods} - {"none"})
-    offsets = {s.name: f"{s.offset:g}, by {s.offset_said_by}" for s in plan.scenes if s.offset}
+    radiometry = {scene.name: scene.radiometry for scene in plan.scenes}
     manifest = {
         **order.manifest,
-        "contract": build_contract(scene, plan.offset, statistics, gsd_m).to_json(),
+        "contract": build_contract(scene, statistics, gsd_m).to_json(),
         "statistics": statistics.to_json(),
-        "offsets": {**(base.manifest["offsets"] if base else {}), **offsets},
+        "radiometry": {**(base.manifest.get("radiometry", {}) if base else {}), **radiometry},
         "quarantined": sorted(order.quarantined - made.again),
         "n_tiles": made.n_tiles + (base.n_tiles if base else 0),
         "n_shards": order.first_shard + made.n_shards,

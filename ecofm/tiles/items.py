@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 JSON_SUFFIXES = (".json", ".geojson")
 MAX_ITEM_BYTES = 2**24
@@ -61,9 +64,43 @@ def links_of(found: Item) -> Iterator[str]:
 
 
 def files_of(item: Item) -> Iterator[str]:
-    """Yield the paths of an item's assets, without those that are URLs."""
+    """Yield the hrefs of an item's assets that are files, without URLs to elsewhere."""
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
-        if isinstance(href, str) and "://" not in href and not href.startswith("/vsi"):
+        if isinstance(href, str) and is_file_href(href):
             yield href
+
+
+def is_file_href(href: str) -> bool:
+    """Return whether an href names a file."""
+    return "://" not in href.removeprefix("file://") and not href.startswith("/vsi")
+
+
+def hrefs_in_damaged(path: Path) -> list[str] | None:
+    """Return the hrefs in a STAC file that is no JSON any more, None for any other file.
+
+    Its scene is refused, and what it names must not be taken for a scene without metadata.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return None
+        text = path.read_text(encoding="utf-8", errors="replace")
+        json.loads(text)
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        is_stac = "stac_version" in text or '"assets"' in text
+        hrefs = re.findall(r'"href"\s*:\s*"([^"\\]+)"', text)
+        return [href for href in hrefs if is_file_href(href)] if is_stac else None
+    return None
+
+
+def file_of(href: str, item: Path) -> Path:
+    """Return the file that a relative href or a file: URL in an item names.
+
+    An href is a URL reference: `%20` is a blank, unless a file is really called so.
+    """
+    text = href.removeprefix("file://")
+    literal = Path(os.path.abspath(item.parent / text))
+    return literal if literal.exists() else Path(os.path.abspath(item.parent / unquote(text)))

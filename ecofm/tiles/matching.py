@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
-from ecofm.tiles.scenes import Scene
+from ecofm.errors import SceneError
+from ecofm.grid import outline_of
+from ecofm.tiles.pixels import Reading, read_onto
+from ecofm.tiles.rasters import Rasters
+from ecofm.tiles.scenes import Part, Scene, own_units
+from ecofm.types import Contract
+
+MIN_WITHIN = 0.9
+SAMPLE_PX = 256
+MIN_SHARED_PX, MAX_DIFFERING = 20, 0.05
+"""Parts of a granule share a strip of equal pixels; coarse reading may differ at its edges."""
 
 
 def keep_common(
@@ -30,38 +40,130 @@ def keep_common(
 def drop_copies(
     scenes: dict[str, Scene], rejected: dict[str, str], hashes: Mapping[str, str]
 ) -> None:
-    """Leave out scenes that are there twice: the same bytes, or an older processing."""
+    """Leave out scenes that are there twice: the same bytes, or another measurement of the same.
+
+    Of one acquisition the ground's reflectance (L2A) counts before that at the top of the
+    atmosphere (L1C), and of one level the latest processing. Parts of a granule, as ESA delivers
+    them where two data strips meet, are no copies: they show other ground, and all are kept.
+    """
     by_hash: dict[tuple[str, str | None], str] = {}
-    by_product: dict[tuple[str, str | None], str] = {}
+    by_acquisition: dict[tuple[str, str | None], list[str]] = {}
     for name in list(scenes):
         scene = scenes[name]
         first = by_hash.setdefault((hashes.get(name, name), scene.period), name)
         if first != name:
             rejected[name] = f"has the same bytes as {first}"
             del scenes[name]
-            continue
-        if not scene.product:
-            continue
-        other = by_product.setdefault((scene.product, scene.period), name)
-        if other == name:
-            continue
-        newer, older = sorted((name, other), key=lambda n: (scenes[n].baseline, n), reverse=True)
-        by_product[scene.product, scene.period] = newer
-        rejected[older] = (
-            f"is the acquisition of {newer} in processing baseline "
-            f"{scenes[older].baseline or 'unknown'}; the later one, "
-            f"{scenes[newer].baseline or 'unknown'}, is taken"
-        )
-        del scenes[older]
+        elif scene.acquisition:
+            by_acquisition.setdefault((scene.acquisition, scene.period), []).append(name)
+    for names in by_acquisition.values():
+        _drop_versions(names, scenes, rejected)
+    _drop_level_1(scenes, rejected)
 
 
-def harmonise(scenes: dict[str, Scene], offset: float | None) -> float:
-    """Give all scenes one offset by shifting their numbers; return it.
+def _drop_versions(names: list[str], scenes: dict[str, Scene], rejected: dict[str, str]) -> None:
+    """Keep the latest processing of an acquisition, with all its parts."""
+    levels = {scenes[name].level for name in names}
+    if "L2A" in levels:
+        for name in [name for name in names if scenes[name].level == "L1C"]:
+            newer = next(other for other in names if scenes[other].level == "L2A")
+            rejected[name] = (
+                f"is L1C, the top of the atmosphere, of the acquisition of which {newer} is L2A, "
+                "the ground; L2A is taken"
+            )
+            del scenes[name]
+        names = [name for name in names if name in scenes]
+    names.sort(key=lambda n: (scenes[n].baseline, scenes[n].processed, n), reverse=True)
+    kept = names[:1]
+    for name in names[1:]:
+        newest, scene = scenes[kept[0]], scenes[name]
+        if scene.baseline != newest.baseline:
+            rejected[name] = (
+                f"is the acquisition of {kept[0]} in processing baseline "
+                f"{scene.baseline or 'unknown'}; the later one, "
+                f"{newest.baseline or 'unknown'}, is taken"
+            )
+        elif any(differ_where_both_show(scenes[other], scene) for other in kept):
+            rejected[name] = (
+                f"is another processing of the acquisition of {kept[0]}, and shows other numbers "
+                "where both are valid; the later one is taken"
+            )
+        else:
+            kept.append(name)
+            continue
+        del scenes[name]
 
-    It is the lowest of all, by which nothing is lost, or that of the archive that grows: then
-    numbers below zero reflectance become 0.
-    """
-    common = min(scene.offset for scene in scenes.values()) if offset is None else offset
+
+def _drop_level_1(scenes: dict[str, Scene], rejected: dict[str, str]) -> None:
+    """Leave out scenes of L1C whose place and day a scene of L2A has too, whatever their names."""
+    grounds: dict[str, list[tuple[str, Scene]]] = {}
     for name, scene in scenes.items():
-        scenes[name] = replace(scene, shift=round(scene.offset - common))
-    return common
+        if scene.level == "L2A" and scene.date:
+            grounds.setdefault(scene.date, []).append((name, scene))
+    for name in [n for n, scene in scenes.items() if scene.level == "L1C"]:
+        for other, ground in grounds.get(scenes[name].date or "", []):
+            if _is_within(scenes[name], ground):
+                rejected[name] = (
+                    f"is L1C, the top of the atmosphere, of the day and the place of {other}, "
+                    "which is L2A, the ground; L2A is taken"
+                )
+                del scenes[name]
+                break
+
+
+def _is_within(scene: Scene, other: Scene) -> bool:
+    """Return whether nearly all of a scene's ground lies in another one's raster."""
+    if scene.geobox is None or other.geobox is None:
+        return False
+    mine, theirs = outline_of(scene.geobox), outline_of(other.geobox)
+    return bool(mine.intersection(theirs).area > MIN_WITHIN * mine.area)
+
+
+def differ_where_both_show(one: Scene, other: Scene) -> bool:
+    """Return whether two scenes show other numbers where both are valid: then they are no parts.
+
+    A band that both have is compared on a coarse grid. Scenes that hardly overlap do not differ.
+    """
+    shared = [band for band in one.bands if band in other.bands]
+    if one.geobox is None or not shared or one.geobox != other.geobox:
+        return False
+    box = one.geobox.zoom_to(min(SAMPLE_PX, max(one.geobox.shape)))
+    found = []
+    with Rasters() as rasters:
+        for scene in (one, other):
+            part = _part_of(scene, shared[0])
+            lone = replace(
+                scene, bands=(shared[0],), parts=(part,), hidings=(), dtype="uint16", to_offset=0.0
+            )
+            try:
+                found.append(read_onto(lone, box, rasters, Reading(resampling="nearest")))
+            except SceneError:
+                return False  # it is named where its tiles are made
+    both = found[0][1] & found[1][1]
+    if both.sum() < MIN_SHARED_PX:
+        return False
+    differ = found[0][0][0][both] != found[1][0][0][both]
+    return bool(differ.mean() > MAX_DIFFERING)
+
+
+def _part_of(scene: Scene, band: str) -> Part:
+    """Return a part with the raster of one band alone."""
+    index = 0
+    for part in scene.parts:
+        for number in part.numbers:
+            if scene.bands[index] == band:
+                return replace(part, numbers=(number,))
+            index += 1
+    raise AssertionError(f"{band} is a band of {scene.name}")
+
+
+def harmonise(scenes: dict[str, Scene], base: Contract | None) -> None:
+    """Give all scenes of one archive one scale and offset, to which their numbers are brought.
+
+    They are those of the archive that grows, if there is one.
+    """
+    if not scenes:
+        return
+    scale, offset = (base.scale, base.offset) if base else own_units(list(scenes.values()))
+    for name, scene in scenes.items():
+        scenes[name] = replace(scene, to_scale=scale, to_offset=offset)

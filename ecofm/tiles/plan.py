@@ -15,13 +15,15 @@ from odc.geo.geobox import GeoBox
 from ecofm.errors import SceneError
 from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
+from ecofm.tiles.assembly import SceneOptions
+from ecofm.tiles.headers import read_header
 from ecofm.tiles.jobs import Cells, Job, lay_out
 from ecofm.tiles.matching import drop_copies, harmonise, keep_common
 from ecofm.tiles.periods import parse_period, read_period, widen
 from ecofm.tiles.pixels import CLOUDS, Reading
-from ecofm.tiles.products import Words, read_product
+from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Sign
-from ecofm.tiles.scenes import Part, Scene, part_of, readable_name
+from ecofm.tiles.scenes import Hiding, Part, Scene, readable_name
 from ecofm.tiles.sources import Source, Sources, absolute
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
@@ -45,10 +47,18 @@ class TileConfig:
     band, the date nearest to that median, or the date farthest from cloud and nearest to the
     middle of the period."""
     bands: tuple[str, ...] | None = None
-    """Names of all bands in file order, or a choice of them by name (`B04,B03,B02`); None takes
-    all."""
+    """The bands to read, in this order, by their names (`B04,B03,B02`); `B04=Gray` or `B04=1` gives
+    a band of the files, by its own name or number, another name. Where files do not name their
+    bands, as many plain names as bands name them in file order. None takes all that measure
+    reflectance."""
+    scale: float | None = None
+    """Reflectance of 1 in the stored numbers (.0001; 1 for reflectance from 0 to 1; .01 for per
+    cent); None resolves it for each scene."""
     offset: float | None = None
-    """Added to stored numbers to get reflectance, -1000 or 0; None resolves it for each scene."""
+    """Added to stored numbers before they are scaled, -1000 or 0; None resolves it by scene."""
+    quality: bool = True
+    """Use quality bands beside the SCL (QA60, MSK_CLASSI_OPAQUE, MSK_CLASSI_CIRRUS, dataMask): what
+    they mark as cloud or nodata is invalid."""
     scl_masked: tuple[int, ...] = CLOUDS
     """Classes of the scene classification (SCL) that are invalid."""
     resampling: Literal["bilinear", "cubic"] = "bilinear"
@@ -73,7 +83,9 @@ class TileConfig:
         if self.bands is not None:
             self.bands = tuple(name for given in self.bands for name in given.split(","))
         if self.bands is not None and (
-            not all(self.bands) or len(set(self.bands)) < len(self.bands)
+            not all(self.bands)
+            or len({text.partition("=")[0] for text in self.bands}) < len(self.bands)
+            or any(not all(text.split("=")) or text.count("=") > 1 for text in self.bands)
         ):
             raise ValueError(
                 f"--bands {','.join(self.bands)}: expected a name of its own for each."
@@ -82,6 +94,10 @@ class TileConfig:
             raise ValueError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
         if self.name_pattern is not None and not self.grid.startswith("xyz:"):
             raise ValueError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
+        if self.scale is not None and not 0 < self.scale <= 1:
+            raise ValueError(
+                f"--scale {self.scale:g}: expected the reflectance of 1, above 0 and up to 1."
+            )
         if self.offset is not None and not abs(self.offset) <= 2**16:
             raise ValueError(f"--offset {self.offset:g}: no 16-bit number needs it.")
         if not 0 <= self.min_valid_share < 1 or self.shard_tiles < 1:
@@ -90,7 +106,11 @@ class TileConfig:
     @property
     def reading(self) -> Reading:
         """How scenes are read onto cells."""
-        return Reading(resampling=self.resampling, masked_classes=self.scl_masked)
+        return Reading(
+            resampling=self.resampling,
+            masked_classes=self.scl_masked,
+            use_quality=self.quality,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,7 +139,6 @@ class Plan:
     jobs: list[Job] | Cells = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
-    offset: float = 0.0
 
     def tile_px(self, grid: Grid) -> tuple[int, int]:
         """Return the height and width of a tile."""
@@ -151,9 +170,10 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
     """List the tiles to make; raises SceneError when there are none."""
     given = given or Given()
     plan = Plan(rejected=dict(sources.rejected))
-    words = Words(
+    options = SceneOptions(
         period=config.period,
         bands=config.bands,
+        scale=config.scale,
         offset=config.offset,
         # In `6259_2019.png` the number is a column, not a year.
         period_in_name=config.name_pattern is None,
@@ -164,7 +184,7 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
 
     def read(name: str) -> Scene | SceneError:
         try:
-            return _read(sources.found[name], config, words, given.masks.get(name))
+            return _read(sources.found[name], config, options, given.masks.get(name))
         except SceneError as error:
             return error
 
@@ -184,15 +204,17 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
     plan.scenes = list(scenes.values())
     if not len(plan.jobs):
         raise nothing_usable(plan.rejected)
-    plan.offset = plan.scenes[0].offset - plan.scenes[0].shift
     return plan
 
 
-def _read(source: Source, config: TileConfig, words: Words, mask: Path | None) -> Scene:
-    scene = (read_stac if source.kind == "stac" else read_product)(source, words)
+def _read(source: Source, config: TileConfig, options: SceneOptions, mask: Path | None) -> Scene:
+    scene = (read_stac if source.kind == "stac" else read_product)(source, options)
     if scene.period is not None and config.period is None:
         scene = replace(scene, period=widen(scene.period, config.per))
-    return scene if mask is None else replace(scene, mask=_mask_of(mask, scene))
+    if mask is None:
+        return scene
+    given = Hiding(_mask_of(mask, scene), "nonzero", is_given=True)
+    return replace(scene, hidings=(*scene.hidings, given))
 
 
 def _mask_of(path: Path, scene: Scene) -> Part:
@@ -200,7 +222,10 @@ def _mask_of(path: Path, scene: Scene) -> Part:
     if scene.geobox is None:
         return Part(path=path, numbers=(1,), geobox=None)
     try:
-        return part_of(path, 1, None)[0]
+        header = read_header(path)
+        if header.geobox is None:
+            raise SceneError(f"has no place (CRS and transform) in {path.name}")
+        return header.part(header.numbers[0])
     except SceneError as error:
         raise SceneError(f"has a mask, {path.name}, that {error}") from error
 
@@ -210,8 +235,7 @@ def _keep_matching(
 ) -> None:
     expected = (base.bands, base.dtype) if base else None
     keep_common(scenes, rejected, lambda s: s.signature, "bands and number type", expected)
-    if scenes:
-        harmonise(scenes, base.offset if base else None)
+    harmonise(scenes, base)
 
 
 def _plan_chips(

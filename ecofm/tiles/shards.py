@@ -23,8 +23,8 @@ from ecofm.tiles.jobs import Cells, Job
 from ecofm.tiles.periods import day_number
 from ecofm.tiles.pixels import read_chip, read_onto
 from ecofm.tiles.plan import TileConfig
-from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.statistics import BandStatistics
 
 
 class ArrayFile:
@@ -174,7 +174,7 @@ def make_tile(
             continue
         try:
             if target is None:
-                pixels, valid = read_chip(scene, rasters)
+                pixels, valid = read_chip(scene, rasters, config.reading)
             else:
                 pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
