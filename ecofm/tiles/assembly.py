@@ -235,10 +235,18 @@ def _notes_of(chosen: Choice) -> list[str]:
         )
     if any(map(UNNAMED.fullmatch, chosen.names)):
         notes.append(
-            f"its {len(chosen.names)} bands have no names: name them in file order, as in "
-            f"--bands {','.join((*SENTINEL[3:0:-1], *SENTINEL)[: len(chosen.names)])}"
+            f"its {len(chosen.names)} bands have no names, so that no picture is in true colour: "
+            f"name them in file order, as in --bands {_example(len(chosen.names))}"
         )
     return notes
+
+
+def _example(n_bands: int) -> str:
+    """Return names that as many bands often have."""
+    names = ["B04", "B03", "B02", "B08", "B11", "B12"]
+    if n_bands >= len(SENTINEL) - 1:
+        names = [band for band in SENTINEL if band != "B10" or n_bands >= len(SENTINEL)]
+    return ",".join(names[:n_bands]) + ("" if n_bands <= len(names) else ",...")
 
 
 def _order(band: str) -> tuple[int, str]:

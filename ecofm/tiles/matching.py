@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
 from ecofm.errors import SceneError
 from ecofm.grid import outline_of
 from ecofm.tiles.pixels import Reading, read_onto
@@ -127,7 +130,7 @@ def differ_where_both_show(one: Scene, other: Scene) -> bool:
     shared = [band for band in one.bands if band in other.bands]
     if one.geobox is None or not shared or one.geobox != other.geobox:
         return False
-    box = one.geobox.zoom_to(min(SAMPLE_PX, max(one.geobox.shape)))
+    box = _coarse(one.geobox)
     found = []
     with Rasters() as rasters:
         for scene in (one, other):
@@ -144,6 +147,16 @@ def differ_where_both_show(one: Scene, other: Scene) -> bool:
         return False
     differ = found[0][0][0][both] != found[1][0][0][both]
     return bool(differ.mean() > MAX_DIFFERING)
+
+
+def _coarse(box: GeoBox) -> GeoBox:
+    """Return a raster's place in fewer pixels."""
+    height, width = (min(SAMPLE_PX, side) for side in box.shape)
+    right, down = box.shape[1] / width, box.shape[0] / height
+    a, b, left, d, e, top = tuple(box.affine)[:6]
+    return GeoBox(
+        (height, width), Affine(a * right, b * down, left, d * right, e * down, top), box.crs
+    )
 
 
 def _part_of(scene: Scene, band: str) -> Part:

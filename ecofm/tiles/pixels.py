@@ -137,7 +137,9 @@ def _stored(values: npt.NDArray[Any], part: Part, scene: Scene) -> Pixels:
             return values
         moved = values.astype(np.int64) + round(shift)
         return np.asarray(moved.clip(limits.min, limits.max).astype(scene.dtype))
-    scaled = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0) * gain + shift
+    # What is not valid may be any number, the smallest float64 too.
+    finite = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(-1e9, 1e9)
+    scaled = finite * gain + shift
     return np.asarray(np.rint(scaled).clip(limits.min, limits.max).astype(scene.dtype))
 
 
