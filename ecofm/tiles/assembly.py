@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.bands import SENTINEL, UNNAMED, Choice, choose
+from ecofm.tiles.claims import Claim, baseline_of_name
 from ecofm.tiles.headers import Header, read_header
 from ecofm.tiles.periods import read_period
-from ecofm.tiles.radiometry import Claim, Evidence, Radiometry, Sample, baseline_of_name, resolve
+from ecofm.tiles.radiometry import Evidence, Radiometry, Sample, resolve
 from ecofm.tiles.rasters import Rasters, Remote, Sign
 from ecofm.tiles.samples import sample_part, undeclared_nodata
 from ecofm.tiles.scenes import Hiding, Part, Scene, own_units, shape_of
@@ -147,6 +148,7 @@ def assemble(
     )
     parts, meaning, decided, notes = _decide(chosen.names, parts, evidence)
     identity = identify(told.product_id)
+    level = identity.level or identify(name).level
     scene = Scene(
         name=name,
         period=period,
@@ -157,7 +159,7 @@ def assemble(
         radiometry=decided,
         hidings=hidings,
         acquisition=identity.acquisition,
-        level=identity.level,
+        level=level,
         baseline=told.baseline_digits or identity.baseline,
         processed=identity.processed,
         shape_px=header.shape_px if header else shape_of(parts),

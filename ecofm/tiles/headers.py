@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 
 from ecofm.errors import SceneError
 from ecofm.tiles.bands import own_names
-from ecofm.tiles.radiometry import Claim, parse_number
+from ecofm.tiles.claims import Claim, parse_number
 from ecofm.tiles.rasters import Rasters, Remote
 from ecofm.tiles.scenes import Part
 from ecofm.tiles.sidecars import AUX, Sidecar, read_sidecar
@@ -76,6 +76,11 @@ def _claim(source: str, scale: float, offset: float) -> Claim | None:
         raise SceneError(f"has scale {scale:g} and offset {offset:g} by {source}; give --scale")
     if scale == 1 and offset == 0:
         return None
+    if scale == 1 and abs(offset) > 10:
+        raise SceneError(
+            f"has scale 1 and offset {offset:g} by {source}, which would be reflectance; give "
+            f"--scale 0.0001 --offset {offset:g} if they are stored numbers"
+        )
     return Claim(source, None if scale == 1 else scale, offset or None)
 
 

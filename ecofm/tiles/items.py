@@ -63,22 +63,23 @@ def links_of(found: Item) -> Iterator[str]:
             yield str(link.get("href", ""))
 
 
-def files_of(item: Item) -> Iterator[str]:
-    """Yield the hrefs of an item's assets that are files, without URLs to elsewhere."""
+def files_of(item: Item, path: Path, *, is_alone: bool) -> Iterator[Path]:
+    """Yield the files that an item in a file names (`file_of`), without what is elsewhere."""
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
-        if isinstance(href, str) and is_file_href(href):
-            yield href
+        if isinstance(href, str) and (found := file_of(href, path, is_alone=is_alone)):
+            yield found
 
 
 def is_file_href(href: str) -> bool:
     """Return whether an href names a file."""
-    return "://" not in href.removeprefix("file://") and not href.startswith("/vsi")
+    text = href.removeprefix("file://")
+    return not re.match(r"[A-Za-z0-9+.-]+:", text) and not text.startswith("/vsi")
 
 
-def hrefs_in_damaged(path: Path) -> list[str] | None:
-    """Return the hrefs in a STAC file that is no JSON any more, None for any other file.
+def files_in_damaged(path: Path) -> list[Path] | None:
+    """Return the files named in a STAC file that is no JSON any more, None for any other file.
 
     Its scene is refused, and what it names must not be taken for a scene without metadata.
     """
@@ -92,15 +93,22 @@ def hrefs_in_damaged(path: Path) -> list[str] | None:
     except (ValueError, RecursionError):
         is_stac = "stac_version" in text or '"assets"' in text
         hrefs = re.findall(r'"href"\s*:\s*"([^"\\]+)"', text)
-        return [href for href in hrefs if is_file_href(href)] if is_stac else None
+        found = [file_of(href, path, is_alone=True) for href in hrefs]
+        return [file for file in found if file is not None] if is_stac else None
     return None
 
 
-def file_of(href: str, item: Path) -> Path:
-    """Return the file that a relative href or a file: URL in an item names.
+def file_of(href: str, item: Path, *, is_alone: bool) -> Path | None:
+    """Return the file that an href in an item means, None where it is elsewhere.
 
-    An href is a URL reference: `%20` is a blank, unless a file is really called so.
+    An href is a URL reference: `%20` is a blank, unless a file is really called so. Of a URL it is
+    the copy beside an item that has a file to itself (`is_alone`), as download scripts leave it.
     """
-    text = href.removeprefix("file://")
-    literal = Path(os.path.abspath(item.parent / text))
-    return literal if literal.exists() else Path(os.path.abspath(item.parent / unquote(text)))
+    if is_file_href(href):
+        text = href.removeprefix("file://")
+        literal = Path(os.path.abspath(item.parent / text))
+        return literal if literal.exists() else Path(os.path.abspath(item.parent / unquote(text)))
+    name = unquote(href.partition("?")[0].rpartition("/")[2])
+    copy = item.parent / name
+    is_copy = is_alone and "://" in href and name not in ("", ".", "..") and copy.is_file()
+    return Path(os.path.abspath(copy)) if is_copy else None

@@ -17,9 +17,26 @@ from ecofm.tiles.scenes import Part, Scene, own_units
 from ecofm.types import Contract
 
 MIN_WITHIN = 0.9
+MIXED = "is L1C, the top of the atmosphere, beside scenes of L2A: hazier and bluer numbers"
 SAMPLE_PX = 256
-MIN_SHARED_PX, MAX_DIFFERING = 20, 0.05
-"""Parts of a granule share a strip of equal pixels; coarse reading may differ at its edges."""
+MAX_ADDED = 0.02
+"""A scene with less ground of its own, of all that it shows, is no part of a granule."""
+
+
+def mosaic_order(scene: Scene) -> tuple[str, bool, str]:
+    """Return a sort key: by date, the ground (L2A) before L1C, then by name.
+
+    Where scenes of one date overlap, the first counts.
+    """
+    return scene.date or "", scene.level == "L1C", scene.name
+
+
+def note_mixed_levels(scenes: dict[str, Scene]) -> None:
+    """Note on scenes of L1C that others of the archive are L2A: the two are not comparable."""
+    if {"L1C", "L2A"} <= {scene.level for scene in scenes.values()}:
+        for name, scene in scenes.items():
+            if scene.level == "L1C":
+                scenes[name] = replace(scene, notes=(*scene.notes, MIXED))
 
 
 def keep_common(
@@ -86,10 +103,10 @@ def _drop_versions(names: list[str], scenes: dict[str, Scene], rejected: dict[st
                 f"{scene.baseline or 'unknown'}; the later one, "
                 f"{newest.baseline or 'unknown'}, is taken"
             )
-        elif any(differ_where_both_show(scenes[other], scene) for other in kept):
+        elif any(is_another_processing(scenes[other], scene) for other in kept):
             rejected[name] = (
-                f"is another processing of the acquisition of {kept[0]}, and shows other numbers "
-                "where both are valid; the later one is taken"
+                f"is another processing of the acquisition of {kept[0]}, which shows the same "
+                "ground; the later one is taken"
             )
         else:
             kept.append(name)
@@ -122,31 +139,28 @@ def _is_within(scene: Scene, other: Scene) -> bool:
     return bool(mine.intersection(theirs).area > MIN_WITHIN * mine.area)
 
 
-def differ_where_both_show(one: Scene, other: Scene) -> bool:
-    """Return whether two scenes show other numbers where both are valid: then they are no parts.
+def is_another_processing(newer: Scene, older: Scene) -> bool:
+    """Return whether a scene shows hardly any ground that a newer one lacks, and other numbers.
 
-    A band that both have is compared on a coarse grid. Scenes that hardly overlap do not differ.
+    Parts of a granule show other ground each. A band that both have is compared on a coarse grid.
     """
-    shared = [band for band in one.bands if band in other.bands]
-    if one.geobox is None or not shared or one.geobox != other.geobox:
+    shared = [band for band in newer.bands if band in older.bands]
+    if newer.geobox is None or not shared or newer.geobox != older.geobox:
         return False
-    box = _coarse(one.geobox)
+    box = _coarse(newer.geobox)
     found = []
     with Rasters() as rasters:
-        for scene in (one, other):
+        for scene in (newer, older):
             part = _part_of(scene, shared[0])
-            lone = replace(
-                scene, bands=(shared[0],), parts=(part,), hidings=(), dtype="uint16", to_offset=0.0
-            )
+            lone = replace(scene, bands=(shared[0],), parts=(part,), hidings=(), to_offset=0.0)
             try:
                 found.append(read_onto(lone, box, rasters, Reading(resampling="nearest")))
             except SceneError:
                 return False  # it is named where its tiles are made
-    both = found[0][1] & found[1][1]
-    if both.sum() < MIN_SHARED_PX:
-        return False
-    differ = found[0][0][0][both] != found[1][0][0][both]
-    return bool(differ.mean() > MAX_DIFFERING)
+    (one, valid), (other, older_valid) = found
+    both = valid & older_valid
+    adds = (older_valid & ~valid).sum() > MAX_ADDED * max(older_valid.sum(), 1)
+    return bool(both.any() and not adds and (one[0][both] != other[0][both]).any())
 
 
 def _coarse(box: GeoBox) -> GeoBox:

@@ -18,7 +18,13 @@ from ecofm.tiles.area import Area
 from ecofm.tiles.assembly import SceneOptions
 from ecofm.tiles.headers import read_header
 from ecofm.tiles.jobs import Cells, Job, lay_out
-from ecofm.tiles.matching import drop_copies, harmonise, keep_common
+from ecofm.tiles.matching import (
+    drop_copies,
+    harmonise,
+    keep_common,
+    mosaic_order,
+    note_mixed_levels,
+)
 from ecofm.tiles.periods import parse_period, read_period, widen
 from ecofm.tiles.pixels import CLOUDS, Reading
 from ecofm.tiles.products import read_product
@@ -235,6 +241,7 @@ def _keep_matching(
 ) -> None:
     expected = (base.bands, base.dtype) if base else None
     keep_common(scenes, rejected, lambda s: s.signature, "bands and number type", expected)
+    note_mixed_levels(scenes)
     harmonise(scenes, base)
 
 
@@ -318,7 +325,7 @@ def _plan_cells(
     drop_copies(scenes, rejected, given.hashes)
     _keep_matching(scenes, rejected, given.base)
     members: dict[str, list[Scene]] = {}
-    for name, scene in sorted(scenes.items(), key=lambda found: (found[1].date or "", found[0])):
+    for name, scene in sorted(scenes.items(), key=lambda found: mosaic_order(found[1])):
         period, keys = str(scene.period), touched[scene.geobox]
         if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.assembly import IDENTITY, Place, SceneOptions, Told, assemble
+from ecofm.tiles.bandfiles import split_band
 from ecofm.tiles.bands import SENTINEL
+from ecofm.tiles.claims import Claim, parse_baseline, parse_number
 from ecofm.tiles.headers import read_header
-from ecofm.tiles.radiometry import Claim, parse_baseline, parse_number
 from ecofm.tiles.scenes import Scene
-from ecofm.tiles.sources import PRODUCT_FILES, SUFFIXES, Source, split_band
+from ecofm.tiles.sources import PRODUCT_FILES, SUFFIXES, Source
 
 MAX_XML_BYTES = 2**24
 TIME_TAGS = ("PRODUCT_START_TIME", "SENSING_TIME")

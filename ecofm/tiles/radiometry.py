@@ -23,22 +23,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ecofm.errors import SceneError
+from ecofm.tiles.claims import BASELINE_OFFSET, Claim, claim_of_name
 
 REFLECTANCE_SCALE = 1e-4
-BASELINE_OFFSET = -0.1
-FIRST_BASELINE = 400
 FIRST_DAY = "2022-01-25"
 LAST_DAY = "12-31"
 """A period of a year is judged by its last day: most of 2022 carries the offset."""
 PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_|S2[A-D]_(?:T?[0-9]{2}[A-Z]{3}_)[0-9T]+_.*L(?:1C|2A)"
                      r"|(?<![A-Z0-9])T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6}(?![0-9])")  # fmt: skip
-BASELINE = re.compile(r"(?<![A-Z0-9])N([0-9]{2})\.?([0-9]{2})(?![0-9])")
 LANDSAT = re.compile(r"(?<![A-Z0-9])L[COTEM]0[4-9]_L[12][A-Z0-9]{2}_|(?<![A-Z0-9])S[RT]_B[0-9]")
 SENTINEL_2 = re.compile(r"(?<![A-Z0-9])S2(?![0-9])|SENTINEL.?2", re.IGNORECASE)
 APPLIED = "earthsearch:boa_offset_applied"
@@ -55,17 +52,12 @@ DOUBT_SHARE, SLIGHT_DOUBT_SHARE = 0.002, 0.05
 """With more of them below -.04 or -.02 there is a doubt, which a baseline does not settle."""
 FLOOR, FLOOR_SHARE = 0.08, 0.002
 """With less than this share below .08, an offset of .1 may be in the numbers."""
+UNTOLD = (
+    "nothing tells an offset, and no number is dark: read without one; give --offset -1000 if the "
+    "scene was processed again with baseline 04.00 or later"
+)
 MAX_MEDIAN, MIN_TOP = 2.0, 0.002
 """No ground has a median reflectance above 2, nor a 99th percentile below .002."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What one source says of a band: scale, and offset in reflectance; None where it is silent."""
-
-    source: str
-    scale: float | None = None
-    offset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +93,6 @@ class Evidence:
     """The user's word; it is added to nothing else."""
     offset: float | None = None
     """The user's word, in stored numbers."""
-
-
-def parse_baseline(text: object, source: str) -> Claim | None:
-    """Return what ESA's processing baseline says (`05.09`, `0509`, `N0509`, 5.09), None for others.
-
-    A version of other software, as FORCE's 3.7.12, is no baseline.
-    """
-    if isinstance(text, float | int) and not isinstance(text, bool):
-        text = f"{text:05.2f}"
-    found = (
-        re.fullmatch(r"N?([0-9]{2})\.?([0-9]{2})", text.strip()) if isinstance(text, str) else None
-    )
-    return None if found is None else _baseline(found[1] + found[2], source)
-
-
-def _baseline(digits: str, source: str) -> Claim:
-    offset = BASELINE_OFFSET if int(digits) >= FIRST_BASELINE else 0.0
-    return Claim(f"{source} {digits[:2]}.{digits[2:]}", None, offset)
-
-
-def baseline_of_name(names: str) -> str:
-    """Return the baseline in a product's name, as 0509; empty when there is none."""
-    found = BASELINE.search(names.replace("_", " "))
-    return found[1] + found[2] if found else ""
 
 
 def resolve(
@@ -267,7 +235,7 @@ def _offsets(
     if evidence.offset is not None:
         return {band: evidence.offset * scales[band] for band in bands}, "--offset", []
     told, source = _per_band(evidence, "offset")
-    baseline = evidence.baseline or _claim_of_name(evidence.names)
+    baseline = evidence.baseline or claim_of_name(evidence.names)
     applied_by = _applied_by(evidence)
     if applied_by:
         _require_applied(applied_by, told, source, measured)
@@ -287,12 +255,8 @@ def _offsets(
             f"says nothing of an offset, is of {evidence.day}, and has no number that would be "
             f"darker than {FLOOR:g}: {_flags(scales)}"
         )
-    return dict.fromkeys(bands, 0.0), "default", []
-
-
-def _claim_of_name(names: str) -> Claim | None:
-    digits = baseline_of_name(names)
-    return _baseline(digits, "processing baseline in its name,") if digits else None
+    notes = [UNTOLD] if _has_floor(measured) else []
+    return dict.fromkeys(bands, 0.0), "default", notes
 
 
 def _last_day(day: str) -> str:
@@ -417,16 +381,3 @@ def _told(found: Mapping[str, Radiometry], scale_by: str, offset_by: str) -> str
         for r, b in groups.items()
     ]
     return f"{'; '.join(texts)}; scale by {scale_by}, offset by {offset_by}"
-
-
-def parse_number(value: Any, what: str) -> float | None:
-    """Return a number that metadata state, None where they state none; SceneError for nonsense."""
-    if value is None or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise SceneError(f"has {what} {str(value)[:40]!r}, expected a number") from error
-    if not np.isfinite(number) or abs(number) > 2**16:
-        raise SceneError(f"has {what} {number:g}, which no stored number needs")
-    return number

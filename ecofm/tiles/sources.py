@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,13 +11,12 @@ from pathlib import Path
 import xxhash
 
 from ecofm.errors import SceneError
-from ecofm.tiles.bands import BAND, QUALITY_FILE, band_name
+from ecofm.tiles.bandfiles import band_sets, split_band
 from ecofm.tiles.items import (
     JSON_SUFFIXES,
     Item,
-    file_of,
+    files_in_damaged,
     files_of,
-    hrefs_in_damaged,
     is_catalog,
     is_item,
     items_of,
@@ -34,12 +32,6 @@ UNREAD = {
     ".vrt": "is a VRT, which can name any file; write it as GeoTIFF with gdal_translate",
     ".zip": "is a zip; unpack it",
 }
-BAND_FILE = re.compile(
-    rf"(?P<scene>.*?)(?:^|[_.-])(?P<band>{BAND.pattern}|{QUALITY_FILE.pattern})"
-    r"(?:_(?P<gsd>[126]0)m)?",
-    re.IGNORECASE,
-)
-GRANULE_FILE = re.compile(r"T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6}")
 PRODUCT_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 WHOLE_BYTES = 2**26
 N_SAMPLES, SAMPLE_BYTES = 64, 2**18
@@ -237,7 +229,7 @@ class Search:
             elif suffix in SUFFIXES and _is_file(path) and not self.refuses(path):
                 images.append(path)
         if not self.chips:
-            sets = _band_sets(images)
+            sets = band_sets(images)
         taken: set[Path] = set()
         for scene, (members, others) in sets.items():
             folder = members[0].parent
@@ -262,9 +254,9 @@ class Search:
         """
         name, found = self.name(path), read_stac_file(path)
         if found is None:
-            if (hrefs := hrefs_in_damaged(path)) is not None:
+            if (files := files_in_damaged(path)) is not None:
                 self.rejected[name] = "is a STAC file that is no JSON; download it again"
-                self._own([file_of(href, path) for href in hrefs], name)
+                self._own(files, name)
             return
         if is_item(found):
             yield self._item(name, path, found, (path,))
@@ -279,7 +271,7 @@ class Search:
     ) -> Source:
         """Return the source of an item, which owns the files that it names."""
         source = self._source(name, "stac", path, files, inside)
-        named = [file_of(href, path) for href in files_of(item)]
+        named = list(files_of(item, path, is_alone=inside is None))
         self._own(named, name)
         assets = [f for f in named if f.suffix.lower() in SUFFIXES and source.may_read(f)]
         assets = [file for file in assets if file.is_file()]
@@ -318,39 +310,6 @@ def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], lis
             seen.add(real)
         folders.sort()
         yield folder, folders, sorted(files)
-
-
-def split_band(stem: str) -> tuple[str, str, int] | None:
-    """Return (scene, band, metres or 0) of a file that is named by its band."""
-    found = BAND_FILE.fullmatch(stem)
-    if not found:
-        return None
-    return found["scene"], band_name(found["band"].upper()), int(found["gsd"] or 0)
-
-
-def _band_sets(images: list[Path]) -> dict[str, tuple[list[Path], list[Path]]]:
-    """Return the files of one folder that are bands of one scene, by the scene's name.
-
-    Beside them the same bands at a coarser resolution, which are not read.
-    """
-    sets: dict[tuple[str, bool], dict[str, list[tuple[int, Path]]]] = {}
-    for path in images:
-        # A raster of several bands may be named by them too: then its last one is no single band.
-        if (split := split_band(path.stem)) and not split_band(split[0]):
-            scene, band, gsd = split
-            # ESA's files of L2A end in their resolution, those of L1C do not.
-            is_l2a = bool(GRANULE_FILE.search(scene)) and gsd > 0
-            members = sets.setdefault((scene, is_l2a), {})
-            members.setdefault(band, []).append((gsd, path))
-    found = {}
-    for (scene, is_l2a), members in sets.items():
-        if len(members) < 2 or not any(BAND.fullmatch(band) for band in members):
-            continue
-        name = f"{scene}_L2A" if is_l2a and (scene, False) in sets else scene
-        ordered = [sorted(members[band]) for band in sorted(members)]
-        first = [places[0][1] for places in ordered]
-        found[name] = first, [path for places in ordered for _, path in places[1:]]
-    return found
 
 
 def _is_file(path: Path) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 from ecofm.errors import SceneError
 from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
 from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
+from ecofm.tiles.claims import Claim, parse_baseline, parse_number
 from ecofm.tiles.items import file_of, is_item, read_stac_file
-from ecofm.tiles.radiometry import APPLIED, Claim, parse_baseline, parse_number
+from ecofm.tiles.radiometry import APPLIED
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.sources import Source
@@ -172,16 +173,16 @@ def _known(name: object) -> str | None:
 def _place_of(asset: Json, source: Source, options: SceneOptions) -> Path | Remote:
     """Return the file or URL of an asset; raises SceneError when it must not be read."""
     href = str(asset.get("href", ""))
-    if re.match(r"https?://", href):
+    target = file_of(href, source.path, is_alone=source.item is None)
+    if re.match(r"https?://", href) and target is None:
         if not options.remote:
             raise SceneError(f"has its pixels at {href[:80]}; give --remote to read them")
         return Remote(href, options.sign)
     # A store of its own, as `s3://`, has its data behind a URL too: `--sign` knows which.
-    if options.remote and options.sign and re.match(r"[a-z0-9]+://", href) and href[:5] != "file:":
+    if options.remote and options.sign and target is None and "://" in href:
         return Remote(href, options.sign)
-    if re.match(r"[a-z0-9]+:", href.removeprefix("file://")) or href.startswith("/vsi"):
+    if target is None:
         raise SceneError(f"names {href[:80]}; only files and, with --remote, https are read")
-    target = file_of(href, source.path)
     if not source.may_read(target):
         raise SceneError(f"names {href[:80]}, which is outside the given folder")
     if not target.is_file():

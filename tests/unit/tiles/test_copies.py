@@ -120,6 +120,46 @@ def test_parts_of_a_granule_are_mosaicked(tmp_path: Path, paint: Any, kind: str)
     assert archive.manifest["n_rejected"] == 0
 
 
+def test_parts_that_were_corrected_a_little_differently_are_parts(
+    tmp_path: Path, paint: Any
+) -> None:
+    whole = np.random.default_rng(0).integers(500, 3000, (1, 128, 128)).astype("uint16")
+    for made, gone, more in ((EARLY, slice(70, None), 0), (LATE, slice(None, 40), 9)):
+        part = whole + np.uint16(more)
+        part[:, gone] = 0
+        bands(tmp_path / "in" / product(made=made), paint, part)
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    assert archive.read(0)[1].all() and archive.manifest["n_rejected"] == 0
+
+
+def test_a_level_1_scene_beside_half_of_the_ground_fills_only_the_rest(
+    tmp_path: Path, paint: Any, capsys: Any
+) -> None:
+    half = np.full((1, 128, 128), 900, "uint16")
+    half[:, :, 64:] = 0
+    for band in ("B03", "B04"):
+        path = tmp_path / "in" / f"20190612_L2A/{band}.tif"
+        paint.scene(path, half[:, :, :64], nodata=0)
+        paint.scene(
+            tmp_path / "in" / f"20190612_L1C/{band}.tif",
+            np.full((1, 128, 128), 1500, "uint16"),
+            nodata=0,
+        )
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    pixels, _ = archive.read(0)
+    assert (pixels[:, :, :64] == 900).all() and (pixels[:, :, 64:] == 1500).all()
+    assert "is L1C, the top of the atmosphere, beside scenes of L2A" in capsys.readouterr().err
+
+
+def test_local_copies_of_an_item_s_urls_are_its_files(tmp_path: Path, paint: Any) -> None:
+    folder = tmp_path / "in" / "20190612"
+    bands(folder, paint, 3000)
+    hrefs = {band: f"https://example.org/a/{band}.tif?token=1" for band in ("B03", "B04")}
+    item(folder / "item.json", hrefs, **{"s2:processing_baseline": "05.00"})
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    assert archive.contract.offset == -1000 and archive.manifest["n_rejected"] == 0
+
+
 def test_of_two_processings_of_one_baseline_the_later_counts(tmp_path: Path, paint: Any) -> None:
     painted = np.random.default_rng(0).integers(500, 3000, (1, 128, 128)).astype("uint16")
     bands(tmp_path / "in" / product(made=LATE), paint, painted + np.uint16(7))

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecofm.errors import SceneError
-from ecofm.tiles.radiometry import (
-    Claim,
-    Evidence,
-    Radiometry,
-    parse_baseline,
-    parse_number,
-    resolve,
-)
+from ecofm.tiles.claims import Claim, parse_baseline, parse_number
+from ecofm.tiles.radiometry import Evidence, Radiometry, resolve
 
 LAND = np.random.default_rng(0).normal(1800, 300, 4000)
 """Reflectance x 10000 of fields and roofs: nothing dark."""
