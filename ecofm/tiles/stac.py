@@ -109,11 +109,17 @@ def _assets_of(assets: Json, options: SceneOptions) -> dict[str, tuple[str, int]
     return {
         band: (min(places)[0][-1], min(places)[1])
         for band, places in offered.items()
-        if options.bands is None or quality_kind(band) or _is_wanted(band, options.bands)
+        if _is_wanted(band, options.bands)
     }
 
 
-def _is_wanted(band: str, wanted: tuple[str, ...]) -> bool:
+def _is_wanted(band: str, wanted: tuple[str, ...] | None) -> bool:
+    """Return whether a band is asked for, or hides pixels of those that are."""
+    kind = quality_kind(band)
+    if kind not in (None, "unused"):
+        return True
+    if wanted is None:
+        return kind is None
     sources = [text.partition("=")[2] or text for text in wanted]
     return any(band == source or spectral_name(source) == band for source in sources)
 

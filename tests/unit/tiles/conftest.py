@@ -116,6 +116,7 @@ class Painter:
     stop_after = staticmethod(stop_after)
 
     corner = CORNER
+    affine = Affine
     pixels = staticmethod(random_pixels)
     scene = staticmethod(paint_scene)
     chip = staticmethod(paint_chip)
