@@ -39,9 +39,13 @@ def tile(
     """Turn scenes or chips (PNG, JPEG, TIFF) into an archive of tiles.
 
     Scenes are GeoTIFF, COG, JPEG 2000, SAFE folders (L1C, L2A), sets of files with one band each
-    (`..._B02.tif`) and STAC items. Scenes of one date are mosaicked, dates of one period
-    composited; nodata, masks and clouds are honoured; a scene that is aligned with the grid is
-    copied, not resampled.
+    (`..._B02.tif`), STAC items, and what Earth Engine and notebooks export (floats too). Scenes of
+    one date are mosaicked, dates of one period composited; nodata, masks and clouds are honoured; a
+    scene that is aligned with the grid is copied, not resampled.
+
+    What the stored numbers mean (scale and offset) is read from items, metadata, the files
+    themselves, processing baselines and dates, in this order, and checked against the pixels; where
+    nothing decides, a scene is left out with the flag to give. docs/SOURCES.md tells it all.
 
     Instead of scenes, one URL of a STAC API may be given, with --remote, --area and --dates: the
     items that it has there are kept in `OUT.items` and read over https. They are asked for once;
