@@ -57,10 +57,12 @@ def join(shape: BaseGeometry) -> BaseGeometry:
     """
     if shape.is_empty or _width(shape) <= 180:
         return shape
-    turned = shapely.transform(shape, _turn_west)
-    if _width(turned) >= _width(shape):
-        return shape
-    return shapely.union_all(shapely.get_parts(turned))
+    parts = [
+        shapely.transform(part, lambda at: at + (360.0, 0.0)) if sum(part.bounds[::2]) < 0 else part
+        for part in shapely.get_parts(shape)
+    ]
+    turned = shapely.union_all(parts)
+    return turned if _width(turned) < _width(shape) else shape
 
 
 def close_ring(longitude: Floats, latitude: Floats) -> BaseGeometry:
@@ -156,7 +158,3 @@ def _snap(at: Floats) -> Floats:
     longitude = at[:, 0]
     near = np.abs(np.abs(longitude) - 180) < SNAP_DEGREES
     return np.stack([np.where(near, np.copysign(180, longitude), longitude), at[:, 1]], axis=1)
-
-
-def _turn_west(at: Floats) -> Floats:
-    return np.stack([np.where(at[:, 0] < 0, at[:, 0] + 360, at[:, 0]), at[:, 1]], axis=1)
