@@ -11,7 +11,8 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.affinity import translate
+from shapely.geometry import MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
@@ -19,12 +20,6 @@ SNAP_DEGREES = 1e-9
 """A tenth of a millimetre: what lies so near to the meridian lies on it."""
 
 Floats = npt.NDArray[np.float64]
-
-
-def wrap(longitude: Floats) -> Floats:
-    """Return longitudes within -180 to 180, both of which may stand for the meridian."""
-    inside = np.abs(longitude) <= 180
-    return np.where(inside, longitude, (longitude + 180) % 360 - 180)
 
 
 def cut(shape: BaseGeometry) -> BaseGeometry:
@@ -41,7 +36,7 @@ def cut(shape: BaseGeometry) -> BaseGeometry:
     parts: list[BaseGeometry] = []
     for turn in turns.tolist():
         found = shapely.intersection(shape, shapely.box(turn - 180, -90, turn + 180, 90))
-        parts.extend(shapely.get_parts(shapely.transform(found, lambda at, t=turn: at - (t, 0.0))))
+        parts.extend(shapely.get_parts(translate(found, xoff=-turn)))
     # What only touches the meridian leaves a point or a line on its other side.
     dimension = shapely.get_dimensions(shape)
     whole = shapely.union_all([p for p in parts if shapely.get_dimensions(p) == dimension])
@@ -57,11 +52,10 @@ def join(shape: BaseGeometry) -> BaseGeometry:
     """
     if shape.is_empty or _width(shape) <= 180:
         return shape
-    parts = [
-        shapely.transform(part, lambda at: at + (360.0, 0.0)) if sum(part.bounds[::2]) < 0 else part
-        for part in shapely.get_parts(shape)
-    ]
-    turned = shapely.union_all(parts)
+    parts = shapely.get_parts(shape)
+    turned = shapely.union_all(
+        [translate(part, xoff=360.0) if sum(part.bounds[::2]) < 0 else part for part in parts]
+    )
     return turned if _width(turned) < _width(shape) else shape
 
 
@@ -132,15 +126,15 @@ def cut_all(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return table.set_geometry(gpd.GeoSeries(shapes, index=table.index, crs=table.crs))
 
 
+def middle_of(outline: BaseGeometry) -> Point:
+    """Return the middle of an outline (EPSG:4326), also of one that is cut."""
+    middle = join(outline).centroid
+    return Point((middle.x + 180) % 360 - 180, middle.y) if abs(middle.x) > 180 else middle
+
+
 def middles(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
-    """Return the middle of each outline (EPSG:4326), also of those that are cut."""
-    shapes = np.array(outlines, dtype=object)
-    bounds = shapely.bounds(shapes)
-    wide = bounds[:, 2] - bounds[:, 0] > 180
-    shapes[wide] = [join(shape) for shape in shapes[wide]]
-    found = shapely.transform(
-        shapely.centroid(shapes), lambda at: np.stack([wrap(at[:, 0]), at[:, 1]], axis=1)
-    )
+    """Return the middle of each outline (EPSG:4326); None where there is none."""
+    found = [None if outline is None else middle_of(outline) for outline in outlines]
     return gpd.GeoSeries(found, index=outlines.index, crs=outlines.crs)
 
 

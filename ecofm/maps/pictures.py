@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
 from ecofm.grid import UTM_LATITUDES
-from ecofm.meridian import join, middles
+from ecofm.meridian import cut_all, join, middles
 from ecofm.types import Contract, say
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def place_cells(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     In the UTM zone of their middle; where some lie farther than 6 degrees from it, or the middle
     lies near a pole, in an equal-area projection about it, or, farther than 60, in Equal Earth.
     """
-    placed = table[table.geometry.notna()]
+    placed = cut_all(table[table.geometry.notna()])
     if placed.empty:
         raise EcofmError("no cell has a place on Earth: there is no map of chips.")
     crs = _choose_crs(middles(placed.geometry))

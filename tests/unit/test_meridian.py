@@ -167,8 +167,12 @@ def test_leaps_are_closed_the_short_way() -> None:
     assert find_leap(naive) == (179, -179)
     closed = close(naive)
     assert closed.area == pytest.approx(2) and closed.covers(Point(180, -16.5))
-    ring = Polygon(naive.exterior, [[(179.5, -16.6), (-179.5, -16.6), (-179.5, -16.4), (179.5, -16.4)]])
-    assert close(ring).area == pytest.approx(2 - 0.2) and not close(ring).intersects(Point(180, -16.5))
+    ring = Polygon(
+        naive.exterior, [[(179.5, -16.6), (-179.5, -16.6), (-179.5, -16.4), (179.5, -16.4)]]
+    )
+    assert close(ring).area == pytest.approx(2 - 0.2) and not close(ring).intersects(
+        Point(180, -16.5)
+    )
     for plain in (box(-180, -90, 180, 90), box(-90, 0, 90, 1), box(170, 0, 190, 1)):
         assert find_leap(plain) is None
     assert close_ring(np.array([0.0, 90, 180, -90]), np.full(4, 80.0)).covers(Point(45, 89.9))

@@ -1,4 +1,4 @@
-"""Maps: each cell is a pixel at its place, in whichever zones and periods; one collection of all."""
+"""Maps: each cell is a pixel at its place, in any zone and period; one collection of all."""
 
 from __future__ import annotations
 

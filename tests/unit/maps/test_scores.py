@@ -100,9 +100,7 @@ def test_the_map_of_a_run_holds_every_cell(stages: Any, tmp_path: Path) -> None:
         assert np.allclose(sorted(values[np.isfinite(values)]), sorted(expected.astype(np.float32)))
 
 
-def test_chips_have_no_map(
-    make_archive: Callable[..., Path], stages: Any, tmp_path: Path
-) -> None:
+def test_chips_have_no_map(make_archive: Callable[..., Path], stages: Any, tmp_path: Path) -> None:
     chips = make_archive(tmp_path / "chips", grid="none")
     embed([chips], stages.encoder, tmp_path / "embeddings")
     with pytest.raises(EcofmError, match="--cog needs cells with a place"):
