@@ -134,8 +134,24 @@ def middle_of(outline: BaseGeometry) -> Point:
 
 def middles(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
     """Return the middle of each outline (EPSG:4326); None where there is none."""
-    found = [None if outline is None else middle_of(outline) for outline in outlines]
+    shapes = outlines.to_numpy()
+    found = shapely.centroid(shapes)
+    across = _spans(shapes) > 180
+    found[across] = [middle_of(shape) for shape in shapes[across]]
     return gpd.GeoSeries(found, index=outlines.index, crs=outlines.crs)
+
+
+def join_all(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
+    """Return each outline in one piece; None where there is none."""
+    shapes = outlines.to_numpy().copy()
+    across = _spans(shapes) > 180
+    shapes[across] = [join(shape) for shape in shapes[across]]
+    return gpd.GeoSeries(shapes, index=outlines.index, crs=outlines.crs)
+
+
+def _spans(shapes: npt.NDArray[np.object_]) -> Floats:
+    bounds: Floats = shapely.bounds(shapes)
+    return bounds[:, 2] - bounds[:, 0]
 
 
 def _is_within(shape: BaseGeometry) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
 from ecofm.grid import UTM_LATITUDES
-from ecofm.meridian import cut_all, join, middles
+from ecofm.meridian import cut_all, join_all, middles
 from ecofm.types import Contract, say
 
 if TYPE_CHECKING:
@@ -242,8 +242,7 @@ def place_cells(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         raise EcofmError("no cell has a place on Earth: there is no map of chips.")
     crs = _choose_crs(middles(placed.geometry))
     if crs != EQUAL_EARTH:  # which ends at the 180th meridian, where outlines are cut
-        whole = [join(outline) for outline in placed.geometry]
-        placed = placed.set_geometry(gpd.GeoSeries(whole, index=placed.index, crs=placed.crs))
+        placed = placed.set_geometry(join_all(placed.geometry))
     projected = placed.to_crs(crs)
     left, bottom, _, _ = projected.total_bounds
     outlines = projected.geometry.affine_transform([1e-3, 0, 0, 1e-3, -left / 1e3, -bottom / 1e3])
