@@ -50,7 +50,10 @@ def test_four_numbers_across_the_meridian(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["3,2,1,4", "0,0,nan,1", "0,0,inf,1", "0,0,400,1", "-400,0,-380,1", "179,-17,-179,-18", "0,0,0,1"],
+    [
+        "3,2,1,4", "0,0,nan,1", "0,0,inf,1", "0,0,400,1", "-400,0,-380,1", "179,-17,-179,-18",
+        "0,0,0,1",
+    ],
 )  # fmt: skip
 def test_four_numbers_that_are_no_box(text: str) -> None:
     with pytest.raises(EcofmError, match="west below east"):
