@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ecofm.artifact import read_manifest
 from ecofm.compare.comparison import normalize_item
 from ecofm.errors import ArtifactError
+from ecofm.meridian import middle_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +179,7 @@ class Tiles:
         geometry = found["geometry"]
         if geometry is None or geometry.is_empty:
             return Place(None, None, str(found["period"]))
-        middle = geometry.centroid
+        middle = middle_of(geometry)
         return Place(round(middle.x, 4), round(middle.y, 4), str(found["period"]))
 
     def _find(self, number: int) -> tuple[Archive, int]:

@@ -21,6 +21,7 @@ from scipy import special, stats
 
 from ecofm.artifact import Draft, hash_input, read_manifest
 from ecofm.errors import EcofmError
+from ecofm.meridian import cut_all
 from ecofm.types import say
 
 Floats = NDArray[np.float64]
@@ -152,7 +153,7 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     read_manifest(folder, "scores")
     path = folder / "scores.parquet"
     try:
-        table = gpd.read_parquet(path)
+        table = cut_all(gpd.read_parquet(path))
     except (OSError, ValueError) as error:
         raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
     broken = table[~np.isfinite(table["score"].to_numpy(np.float64))]
@@ -166,8 +167,10 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     twice = table[table.duplicated(["cell_id", "period"])]
     if len(twice):
         raise EcofmError(
-            f"{path} scores cell {twice['cell_id'].iloc[0]} twice in period "
-            f"{twice['period'].iloc[0]}; run `ecofm score` again."
+            f"{path} scores {len(twice)} cells twice, first {twice['cell_id'].iloc[0]} in period "
+            f"{twice['period'].iloc[0]}; run `ecofm score` with embeddings of other tiles only "
+            "(it names the --embeddings that share tiles), or tile the scenes of all into one "
+            "archive (`ecofm tile SCENES... --out DIR`) and embed and score that."
         )
     return table
 

@@ -9,16 +9,22 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from PIL import Image
+from pyproj import Geod
 from shapely.geometry import box
 
 from ecofm.errors import EcofmError
+from ecofm.grid import Grid
 from ecofm.maps.pictures import (
     draw_change,
     draw_scores,
     draw_true_colour,
+    place_cells,
     save_picture,
     shrink_tile,
     stretch_true_colour,
@@ -166,6 +172,72 @@ def test_wide_areas_are_drawn_too(tmp_path: Path) -> None:
     )
     path = save_picture(draw_scores(table, "2019", "World"), tmp_path / "world.png")
     assert path.stat().st_size > 5_000
+
+
+def cells_about(longitude: float, latitude: float, grid: str = "utm:1280") -> gpd.GeoDataFrame:
+    frame = f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84"
+    box_ = GeoBox((200, 200), Affine(50, 0, -5000, 0, -50, 5000), frame)
+    outlines = [cell.polygon() for cell in Grid(grid).cells(box_)]
+    values = np.linspace(0, 1, len(outlines))
+    return gpd.GeoDataFrame(
+        {"period": "2019", "score": values, "change": values, "q": 1.0},
+        geometry=outlines,
+        crs="EPSG:4326",
+    )
+
+
+@pytest.mark.parametrize(
+    "place", [(180, -16.8), (-179.99, 68), (132, 39), (12, 0), (180, 0), (20, 83.95), (-66, -79.9)]
+)
+@pytest.mark.parametrize("grid", ["utm:1280", "xyz:14"])
+def test_cells_of_several_zones_lie_beside_each_other(
+    place: tuple[float, float], grid: str, tmp_path: Path
+) -> None:
+    """In km, each as large as on the ground, in a map not wider than they reach."""
+    table = cells_about(*place, grid=grid)
+    drawn = place_cells(table)
+    west, south, east, north = drawn.total_bounds
+    assert (west, south) == pytest.approx((0, 0)) and max(east, north) < 20
+    areas = table.to_crs("EPSG:6933").area / 1e6
+    np.testing.assert_allclose(drawn.area, areas, rtol=0.01)
+    drawn_twice = shapely.union_all(drawn.geometry.to_numpy()).area / drawn.area.sum()
+    assert drawn_twice > 0.8, "but for the seams of zones, no cell lies on another"
+    for figure in (draw_scores(table, "2019", "Score"), draw_change(table, "Change")):
+        (axes, *_) = figure.axes
+        assert np.ptp(axes.get_xlim()) < 25
+    save_picture(draw_scores(table, "2019", "Score"), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "spots",
+    [
+        [(178, -40), (-150, -17)],  # the Pacific
+        [(longitude, 79) for longitude in range(-180, 180, 45)],  # round the pole
+        [(10, 78), (33, 81)],
+        [(-70, -20), (179, -17), (100, 60)],  # all over the Earth
+    ],
+)
+def test_wide_maps_are_of_equal_area(spots: list[tuple[float, float]]) -> None:
+    table = gpd.pd.concat([cells_about(*spot, "utm:5120") for spot in spots], ignore_index=True)
+    drawn = place_cells(table)
+    np.testing.assert_allclose(drawn.area, table.to_crs("EPSG:6933").area / 1e6, rtol=0.01)
+    east, north = drawn.total_bounds[2:]
+    apart = [Geod(ellps="WGS84").inv(*spots[0], *spot)[2] / 1e3 for spot in spots]
+    assert np.hypot(east, north) > 0.9 * max(apart)
+    if len(spots) != 3:
+        assert max(east, north) < 1.2 * max(apart) + 20, "not round the other side of the Earth"
+
+
+def test_web_mercators_columns_meet_at_the_180th_meridian() -> None:
+    archive = make_archive(["8000_16383", "8000_0", "8001_0"], [2000, 1000, 100])
+    archive.index = archive.index.set_geometry(
+        gpd.GeoSeries(
+            [Grid("xyz:14").cell(c).polygon() for c in archive.index["cell_id"]], crs=4326
+        )
+    )
+    image = true_colour_mosaic(archive, "2019", 16)
+    assert image.shape == (16, 16, 4)
+    assert image[0, 0, 0] > image[0, 12, 0] > image[12, 12, 0] and image[12, 0, 3] == 0
 
 
 def test_bad_input_is_refused() -> None:
