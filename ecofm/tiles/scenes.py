@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import Offset, check_offset, resolve_offset
-from ecofm.tiles.periods import read_period
+from ecofm.tiles.periods import lies_in, read_period
 from ecofm.tiles.rasters import Pixels, Rasters, Remote, Valid
 from ecofm.types import DTYPES
 
@@ -24,6 +24,11 @@ __all__ = ["Part", "Pixels", "Scene", "Valid", "read_scene"]
 
 MAX_NAME = 64
 CLASS_BAND = "SCL"
+TIME_TAGS = (
+    "PRODUCT_START_TIME", "SENSING_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
+    "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "datetime",
+)  # fmt: skip
+"""Tags of a raster that tell when it was sensed."""
 BAND = re.compile(r"B(?:0?[1-9]|1[0-2]|8A)|SCL", re.IGNORECASE)
 
 
@@ -46,6 +51,7 @@ class Scene:
     """Path relative to the given folder, by which people are told of the scene."""
     period: str | None
     date: str | None
+    """The day that it shows, or a month or another span of its own where the period is longer."""
     bands: tuple[str, ...]
     parts: tuple[Part, ...]
     dtype: str
@@ -144,6 +150,8 @@ def period_or(
         if given is None:
             raise
         return None, given
+    if given is not None and date is None and period is not None and lies_in(period, given):
+        date = period
     return date, given or period
 
 
@@ -161,7 +169,7 @@ def settle_offset(
 
 def dates_told(tags: dict[str, str]) -> list[str]:
     """Return what a raster's tags say of its time."""
-    return [tags[key] for key in ("PRODUCT_START_TIME", "SENSING_TIME") if key in tags]
+    return [tags[key] for key in TIME_TAGS if key in tags]
 
 
 def offset_told(tags: dict[str, str]) -> float | None:
