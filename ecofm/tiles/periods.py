@@ -10,7 +10,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecofm.errors import SceneError
@@ -25,6 +25,11 @@ FORMS_TOLD = (
 PER = ("month", "quarter", "year")
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 MAX_APART_DAYS = 1  # a pass near midnight has two dates
+TIME_TAGS = (
+    "PRODUCT_START_TIME", "SENSING_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
+    "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "datetime",
+)  # fmt: skip
+"""Tags of a raster that tell when it was sensed."""
 ONE_PASS = datetime.timedelta(hours=2)
 NESTED = re.compile(r"[0-9]{4}(-[0-9]{2}){1,2}")
 
@@ -111,10 +116,11 @@ def canonical(text: str) -> str:
 
 def sort_periods(texts: Iterable[str]) -> list[str]:
     """Return periods in order of time, each once; what is none comes first, by its name."""
-    return sorted(set(texts), key=lambda text: (_order(text), text))
+    return sorted(set(texts), key=lambda text: (sort_key(text), text))
 
 
-def _order(text: str) -> tuple[datetime.date, datetime.date]:
+def sort_key(text: str) -> tuple[datetime.date, datetime.date]:
+    """Return what puts a period in order of time; what is none comes first."""
     span = spell(text)
     return (span.first, span.last) if span else (datetime.date.min, datetime.date.min)
 
@@ -155,6 +161,26 @@ def read_period(
             raise SceneError(f"is of period {period} by its tag and of {own} otherwise")
     has_date = own is not None and (own.kind == "day" or own != period)
     return str(own) if has_date else None, str(period) if period else None
+
+
+def period_or(
+    given: str | None, name: str, tag: str | None, metadata: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """Return (date, period) of a scene; a given period settles what the scene leaves open."""
+    try:
+        date, period = read_period(name, tag, metadata)
+    except SceneError:
+        if given is None:
+            raise
+        return None, given
+    if date is None and given and period and lies_in(period, given):
+        date = period
+    return date, given or period
+
+
+def dates_told(tags: Mapping[str, str]) -> list[str]:
+    """Return what a raster's tags say of its time."""
+    return [tags[key] for key in TIME_TAGS if key in tags]
 
 
 def _tagged(tag: str) -> Period:
@@ -204,7 +230,7 @@ def _one_of(spans: list[Spelled]) -> Period | None:
     narrowest = min(found, key=lambda period: period.last - period.first)
     for other in found:
         if not other.holds(narrowest):
-            raise Unclear(f"it names both {narrowest} and {other}; keep one of them, or give --period")
+            raise Unclear(f"it names {narrowest} and {other}; keep one of them, or give --period")
     return narrowest
 
 
@@ -280,11 +306,21 @@ def _around(period: Period, per: str) -> Period:
     return Period(datetime.date(year, first, 1), end)
 
 
+def is_day(text: str | None) -> bool:
+    """Return whether a date is known to the day."""
+    return text is not None and read(text).kind == "day"
+
+
 def lies_in(period: str, wide: str) -> bool:
     """Return whether a period is a part of another one, and shorter."""
     if TIMELESS in (period, wide) or period == wide:
         return False
     return read(wide).holds(read(period))
+
+
+def last_day(period: str) -> str:
+    """Return the last day of a period: 2019-06-30 for 2019-Q2."""
+    return read(period).last.isoformat()
 
 
 def middle_day(period: str) -> datetime.date:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import Offset, resolve_offset
+from ecofm.tiles.periods import period_or
 from ecofm.tiles.rasters import Remote, Sign
 from ecofm.tiles.scenes import (
     CLASS_BAND,
@@ -17,7 +18,6 @@ from ecofm.tiles.scenes import (
     Scene,
     common_dtype,
     part_of,
-    period_or,
     read_scene,
     settle_offset,
     shape_of,

@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp
 
 from ecofm.errors import SceneError
 from ecofm.tiles.offsets import Offset, check_offset, resolve_offset
-from ecofm.tiles.periods import lies_in, read_period
+from ecofm.tiles.periods import dates_told, period_or
 from ecofm.tiles.rasters import Pixels, Rasters, Remote, Valid
 from ecofm.types import DTYPES
 
@@ -24,11 +24,6 @@ __all__ = ["Part", "Pixels", "Scene", "Valid", "read_scene"]
 
 MAX_NAME = 64
 CLASS_BAND = "SCL"
-TIME_TAGS = (
-    "PRODUCT_START_TIME", "SENSING_TIME", "DATATAKE_1_DATATAKE_SENSING_START",
-    "ACQUISITION_DATE", "ACQUISITIONDATETIME", "DATE_ACQUIRED", "datetime",
-)  # fmt: skip
-"""Tags of a raster that tell when it was sensed."""
 BAND = re.compile(r"B(?:0?[1-9]|1[0-2]|8A)|SCL", re.IGNORECASE)
 
 
@@ -68,6 +63,8 @@ class Scene:
     baseline: str = ""
     shape_px: tuple[int, int]
     synthetic: bool = False
+    notes: tuple[str, ...] = ()
+    """What people are told of it."""
 
     @property
     def path(self) -> Path:
@@ -140,21 +137,6 @@ def read_scene(
     )
 
 
-def period_or(
-    given: str | None, name: str, tag: str | None, metadata: Sequence[str]
-) -> tuple[str | None, str | None]:
-    """Return (date, period) of a scene; a given period settles what the scene leaves open."""
-    try:
-        date, period = read_period(name, tag, metadata)
-    except SceneError:
-        if given is None:
-            raise
-        return None, given
-    if given is not None and date is None and period is not None and lies_in(period, given):
-        date = period
-    return date, given or period
-
-
 def settle_offset(
     given: float | None,
     dtype: str,
@@ -165,11 +147,6 @@ def settle_offset(
     if given is not None:
         return Offset(given, "--offset")
     return Offset(0.0, "default") if dtype == "uint8" else check_offset(found, parts)
-
-
-def dates_told(tags: dict[str, str]) -> list[str]:
-    """Return what a raster's tags say of its time."""
-    return [tags[key] for key in TIME_TAGS if key in tags]
 
 
 def offset_told(tags: dict[str, str]) -> float | None:

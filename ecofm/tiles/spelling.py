@@ -26,7 +26,8 @@ MONTHS = (
 )  # fmt: skip
 UNIT = (
     "(?:px|pix|pixels?|k?m|cm|mm|ft|deg|dpi|ppi|bits?|bands?|ch|tiles?|epochs?|steps?|iters?|"
-    "class(?:es)?|clusters?|chips?|samples?|th|st|nd|rd|[x×][0-9]+|(?-i:[C-X][A-Z]{2}))(?![A-Za-z])"
+    "class(?:es)?|clusters?|chips?|samples?|th|st|nd|rd|[x\u00d7][0-9]+|(?-i:[C-X][A-Z]{2}))"
+    "(?![A-Za-z])"
 )
 """What stands behind a number that is no date: `2016px`, `10m`, `10TFK` (a tile of Sentinel-2)."""
 PARTS = {
@@ -94,7 +95,7 @@ SENSED = re.compile(r"(?:_V|(?<![0-9A-Za-z]))([0-9]{8})(?![0-9])", re.IGNORECASE
 NUMBERS = (
     "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # a UUID
     "(?=[0-9]*[a-f])(?=[a-f]*[0-9])[0-9a-f]{7,}(?![0-9A-Za-z])",  # a hash
-    "[0-9]+(?:[x×][0-9]+)+",  # a size
+    "[0-9]+(?:[x\u00d7][0-9]+)+",  # a size
 )
 LABEL = re.compile(
     "(?:^|[^A-Za-z])(?:(?:v|ver|version|rev|revision|epsg|crs|srid|wkid|tile|row|col|column|path|"
@@ -104,7 +105,9 @@ LABEL = re.compile(
 )
 """What stands before a number that is no date: `tile_2019`, `v2020`, `0.2019`."""
 LETTER = re.compile("(?:^|[^A-Za-z])[A-Za-z]$")
-BEHIND_YEAR = re.compile(f"{UNIT}|(?!v[0-9]|to[-_ ]?[0-9])[A-Za-z]{{1,2}}(?![A-Za-z])", re.IGNORECASE)
+BEHIND_YEAR = re.compile(
+    f"{UNIT}|(?!v[0-9]|to[-_ ]?[0-9])[A-Za-z]{{1,2}}(?![A-Za-z])", re.IGNORECASE
+)
 """`2048px` and `2019a` are no years; `2019v2` is one."""
 SEASON = re.compile(
     "(?:(?<![A-Za-z])(?:SEASON)[-_. ]?[0-9]{4}|[0-9]{4}[-_. ]?(?:SEASON)(?![A-Za-z]))".replace(
@@ -198,7 +201,11 @@ class Grammar:
     def _in_name(self, form: str) -> str:
         """Return the expression of a form inside a name: where it may begin and end."""
         begins = "(?<![0-9])" if form.startswith(("<year>", "<recent>")) else "(?<![0-9A-Za-z])"
-        ends = "(?![0-9])" if form.endswith(("<year>", "<time>?", "(?![A-Za-z]))")) else "(?![0-9A-Za-z])"
+        ends = (
+            "(?![0-9])"
+            if form.endswith(("<year>", "<time>?", "(?![A-Za-z]))"))
+            else "(?![0-9A-Za-z])"
+        )
         return f"(?:{begins}{re.sub('[(][?]P<[a-z0-9]+>', '(?:', self._fill(form))}{ends})"
 
     def spell(self, text: str) -> Spelled | None:
@@ -231,7 +238,7 @@ class Grammar:
                 first = found.pop()
                 words = f"{first.text}{gap}{words}"
                 if first.first.year < FIRST_SENTINEL <= span.first.year:
-                    raise Unclear(f"{words!r} may be a range or a number beside a year; {WRITE_RANGE}")
+                    raise Unclear(f"{words!r} may be a range or two numbers; {WRITE_RANGE}")
                 span = Spelled(words, "range", first.first, span.last)
             found.append(span)
             end = match.end()

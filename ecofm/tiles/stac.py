@@ -10,6 +10,7 @@ from typing import Any
 
 from ecofm.errors import SceneError
 from ecofm.tiles.items import is_item, read_stac_file
+from ecofm.tiles.periods import period_of_span
 from ecofm.tiles.products import SENTINEL, Place, Told, Words, assemble
 from ecofm.tiles.radiometry import REFLECTANCE_SCALE
 from ecofm.tiles.rasters import Remote
@@ -48,7 +49,7 @@ def _told_by(item: Mapping[str, Any], properties: Mapping[str, Any]) -> Told:
         return next((value for value in values if isinstance(value, str) and value), None)
 
     applied = properties.get("earthsearch:boa_offset_applied")
-    date = text("datetime", "start_datetime")
+    date = text("datetime") or period_of_span(text("start_datetime"), text("end_datetime"))
     product = text("s2:product_uri", "s2:product_id") or str(item.get("id", ""))
     return Told(
         name=str(item.get("id", ""))[:200],
