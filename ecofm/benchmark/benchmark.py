@@ -26,6 +26,7 @@ from ecofm.benchmark.report import write_report
 from ecofm.errors import EcofmError
 from ecofm.maps.change import read_scores
 from ecofm.tiles.periods import sort_periods
+from ecofm.types import progress_bar, say
 
 if TYPE_CHECKING:
     from ecofm.tiles.archive import Archive
