@@ -90,7 +90,7 @@ PRODUCTS = (
     "L[A-Z][0-9]{2}_[A-Z0-9]{4}_[0-9]{6}_[0-9]{8}_[0-9]{8}(?:_[0-9]{2}_[A-Z0-9]{2})?",  # Landsat's
 )
 """Ids of products: of their days that of sensing counts, and not that of processing."""
-SENSED = re.compile(r"(?:_V|(?<![0-9A-Za-z]))([0-9]{8})(?![0-9])", re.IGNORECASE)
+SENSED = re.compile("(?:.*_V|.*?(?<![0-9A-Za-z]))([0-9]{8})(?![0-9])", re.IGNORECASE)
 
 NUMBERS = (
     "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",  # a UUID
@@ -225,7 +225,7 @@ class Grammar:
         end = -1
         for match in self._scan.finditer(text):
             what, words = str(match.lastgroup), match[0]
-            if what == "product" and (sensed := SENSED.search(words)):
+            if what == "product" and (sensed := SENSED.match(words)):
                 return list(filter(None, [self.spell(sensed[1])]))
             span = None if what == "doubt" else self.spell(words)
             is_number = what == "number" or (what == "unit" and words.isdecimal())
