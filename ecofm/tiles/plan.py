@@ -208,7 +208,8 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
 def _read(source: Source, config: TileConfig, words: Words, mask: Path | None) -> Scene:
     scene = (read_stac if source.kind == "stac" else read_product)(source, words)
     if scene.period is None and config.name_pattern is None:
-        scene = _date_by_folder(scene)
+        place = source.files[0] if source.kind in ("raster", "bands") else source.path
+        scene = _date_by_folder(scene, place)
     if scene.period is not None and config.period is None:
         wide = widen(scene.period, config.per)
         date = scene.date or (scene.period if wide != scene.period else None)
@@ -276,23 +277,22 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
         raise ValueError(f"has a name that does not fit {name_pattern}")
     if scene.shape_px != (grid.tile_px, grid.tile_px):
         raise ValueError(f"is {scene.shape_px} px, expected {grid.tile_px} px a side")
-    period = scene.period or _period_of_folders(scene)
+    period = scene.period or _period_of_folders(scene.name, scene.path)
     if period is None:
         raise ValueError(f"{NO_PERIOD}, or name its folder by it")
     cell = grid.cell(found["cell"])
     return Job(cell.cell_id, period, group, True, True, (scene,))
 
 
-def _period_of_folders(scene: Scene) -> str | None:
+def _period_of_folders(name: str, place: Path) -> str | None:
     """Return the period that a scene's folders tell, of those from the given one on."""
-    depth = len(Path(scene.name).parts)
-    folders = absolute(scene.path).parents[:depth]
+    folders = absolute(place).parents[: len(Path(name).parts)]
     return period_of_folders([readable_name(folder.name) for folder in folders])
 
 
-def _date_by_folder(scene: Scene) -> Scene:
+def _date_by_folder(scene: Scene, place: Path) -> Scene:
     """Return a scene with the period that its folders tell, and a note that says so."""
-    period = _period_of_folders(scene)
+    period = _period_of_folders(scene.name, place)
     if period is None:
         return scene
     note = f"its period, {period}, is that of its folder, for its name tells none"

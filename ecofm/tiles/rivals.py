@@ -69,17 +69,22 @@ def _say(scene: Scene, rival: Scene) -> str:
 
 
 def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
-    """Yield pairs whose rasters cover each other for the larger part of the smaller one."""
-    if len(scenes) < 2:
+    """Yield pairs whose rasters cover each other for the larger part of the smaller one.
+
+    Neighbours in two zones may, and then a cell is of the one in its own zone.
+    """
+    if len(scenes) < 2 or all(scene.product for scene in scenes):
         return
-    outlines = np.array([outline_of(scene.geobox) for scene in scenes if scene.geobox is not None])
+    places = [scene.geobox for scene in scenes if scene.geobox is not None]
+    outlines, crs = np.array([outline_of(place) for place in places]), [p.crs for p in places]
     area = shapely.area(outlines)
     first, second = shapely.STRtree(outlines).query(outlines, predicate="intersects")
     first, second = first[first < second], second[first < second]
     shared = shapely.area(shapely.intersection(outlines[first], outlines[second]))
     is_large = shared > MAX_SHARED * np.minimum(area[first], area[second])
     for n, m in zip(first[is_large].tolist(), second[is_large].tolist(), strict=True):
-        if not (scenes[n].product and scenes[m].product):
+        is_known = scenes[n].product and scenes[m].product
+        if not is_known and crs[n] == crs[m]:
             yield scenes[n], scenes[m]
 
 

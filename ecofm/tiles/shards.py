@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 from pyarrow.lib import ArrowException
 
 from ecofm.errors import SceneError
@@ -20,11 +21,12 @@ from ecofm.grid import Cell, Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
 from ecofm.tiles.jobs import Cells, Job
-from ecofm.tiles.periods import day_number, is_day, sort_periods
+from ecofm.tiles.periods import day_number, is_day, sort_key, sort_periods
 from ecofm.tiles.pixels import read_chip, read_onto
 from ecofm.tiles.plan import TileConfig
 from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.scenes import Scene
 
 
 class ArrayFile:
@@ -171,7 +173,7 @@ def make_tile(
     """
     target = None if job.is_chip else cell_of(config.grid, job.cell_id).geobox
     layers: dict[str, Dated] = {}
-    for scene in job.scenes:
+    for scene in job.scenes if target is None else _best_first(job, target):
         # Scenes of one day are pieces of one picture; two of a month or a year need not be.
         key = str(scene.date) if is_day(scene.date) else f"{scene.date}|{scene.name}"
         if key in layers and layers[key].valid.all():
@@ -200,6 +202,16 @@ def make_tile(
         return None
     pixels, valid, dates = compose(list(layers.values()), config.composite, job.period)
     return pixels, valid, sort_periods(date for date in dates if date)
+
+
+def _best_first(job: Job, target: GeoBox) -> list[Scene]:
+    """Return a job's scenes, the earliest first, and of one time those in the cell's own CRS."""
+
+    def rank(scene: Scene) -> tuple[object, bool]:
+        is_foreign = scene.geobox is None or scene.geobox.crs != target.crs
+        return sort_key(scene.date or job.period), is_foreign
+
+    return sorted(job.scenes, key=rank)
 
 
 def _describe(

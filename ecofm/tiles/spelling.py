@@ -152,6 +152,7 @@ class Spelled:
     """A time of day follows: it is the moment of a record, and no end of a range."""
 
 
+@lru_cache(maxsize=4096)
 def spell(text: str) -> Spelled | None:
     """Return the span that a text is, None when it is none; the year may be any of four digits."""
     return _grammar("[0-9]{4}", "[0-9]{4}").spell(text)

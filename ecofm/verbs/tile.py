@@ -21,7 +21,7 @@ from ecofm.types import progress_bar, say
 from ecofm.verbs.outcome import conclude
 
 HOW = {
-    "first": "the earliest valid pixel is taken",
+    "first": "the earliest valid pixel is taken (median, medoid and best use all)",
     "median": "the median of each band is taken",
     "medoid": "the date nearest to the median is taken, pixel by pixel",
     "best": "the date farthest from cloud and nearest to the middle is taken, pixel by pixel",
@@ -97,7 +97,10 @@ def tile(
     periods = ", ".join(archive.periods)
     if several := archive.manifest.get("n_of_several_dates"):
         how = archive.manifest["config"]["composite"]
-        say(f"{several} tiles have scenes of several dates; --composite {how}: {HOW[how]}.")
+        say(
+            f"{several} of {archive.n_tiles} tiles have scenes of several dates; "
+            f"--composite {how}: {HOW[how]}."
+        )
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
 
 

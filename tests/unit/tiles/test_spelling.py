@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ecofm.tiles.periods import parse_period, read_period
+from ecofm.cli import main
+from ecofm.tiles.periods import FORMS_TOLD, parse_period, read_period
 from ecofm.tiles.spelling import Unclear, find, spell
 
 TODAY = datetime.date(2024, 5, 1)
@@ -29,6 +30,13 @@ def spellings() -> list[tuple[str, str]]:
         if len(cells) == 2 and len(cells[1]) == 1 and re.fullmatch(r"[0-9Q-]+", cells[1][0]):
             found += [(text, cells[1][0]) for text in cells[0]]
     return found
+
+
+def test_the_help_and_the_guide_list_all_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["tile", "--help"])
+    # The help is drawn in a box as wide as the terminal.
+    for text in (capsys.readouterr().out, GUIDE.read_text(encoding="utf-8")):
+        assert FORMS_TOLD in " ".join(re.sub("[│|]", " ", text).split())
 
 
 def test_the_guide_has_a_table() -> None:
