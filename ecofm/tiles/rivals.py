@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import shapely
+from odc.geo.crs import CRS
 
 from ecofm.errors import SceneError
 from ecofm.grid import Grid, Keys, outline_of
@@ -84,8 +85,13 @@ def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
     is_large = shared > MAX_SHARED * np.minimum(area[first], area[second])
     for n, m in zip(first[is_large].tolist(), second[is_large].tolist(), strict=True):
         is_known = scenes[n].product and scenes[m].product
-        if not is_known and crs[n] == crs[m]:
+        if not is_known and (crs[n] == crs[m] or not (_is_zone(crs[n]) and _is_zone(crs[m]))):
             yield scenes[n], scenes[m]
+
+
+def _is_zone(crs: CRS | None) -> bool:
+    """Return whether a CRS is a zone of UTM."""
+    return crs is not None and crs.epsg is not None and crs.epsg // 100 in (326, 327)
 
 
 def _share_ground(

@@ -18,6 +18,8 @@ FIRST_YEAR = 1972
 """Landsat's first; a number below it in a name is no year."""
 FIRST_SENTINEL = 2015
 """Sentinel-2's first; an earlier year in a name counts only where there is no other."""
+MAX_SPELLED = 64
+"""Characters of the longest spelling: two moments with their fractions of seconds."""
 ONE_DAY = datetime.timedelta(days=1)
 
 MONTHS = (
@@ -211,13 +213,21 @@ class Grammar:
 
     def spell(self, text: str) -> Spelled | None:
         """Return the span that a text is, None when it is none."""
+        if len(text) > MAX_SPELLED:
+            return None
+        if one := self._spell_one(text):
+            return one
+        for gap in TO.finditer(text):
+            first = self._spell_one(text[: gap.start()])
+            last = self._spell_one(text[gap.end() :]) if first else None
+            if first and last and _is_range(first, last):
+                return Spelled(text, "range", first.first, last.last)
+        return None
+
+    def _spell_one(self, text: str) -> Spelled | None:
         for kind, form in self._forms:
             if found := form.fullmatch(text):
                 return _build(text, kind, found.groupdict())
-        for gap in TO.finditer(text):
-            first, last = self.spell(text[: gap.start()]), self.spell(text[gap.end() :])
-            if first and last and _is_range(first, last):
-                return Spelled(text, "range", first.first, last.last)
         return None
 
     def find(self, text: str) -> list[Spelled]:

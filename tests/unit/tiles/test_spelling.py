@@ -180,3 +180,8 @@ def test_any_name_has_an_answer(name: str) -> None:
 def test_any_text_is_a_span_or_none(text: str) -> None:
     span = spell(text)
     assert span is None or span.first <= span.last
+
+
+def test_a_long_text_is_refused_at_once() -> None:
+    """Its parts are not tried in all ways: that would take longer than the universe has."""
+    assert spell("2019-" * 12) is None and spell("2019-" * 1000) is None
