@@ -25,6 +25,7 @@ from ecofm.benchmark.proxies import (
 from ecofm.benchmark.report import write_report
 from ecofm.errors import EcofmError
 from ecofm.maps.change import read_scores
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import progress_bar, say
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def plan_contests(
 ) -> Iterator[Contest]:
     """Yield every contest: levels, periods and their mean, targets, subsets."""
     targets = proxy.pick_targets(config.targets, config.beside)
-    periods = sorted(table["period"].unique())
+    periods = sort_periods(table["period"])
     require_rivals(proxy, config.beside, periods)
     named: list[tuple[str, list[str]]] = [(period, [period]) for period in periods]
     if len(periods) > 1:

@@ -22,6 +22,7 @@ from scipy import special, stats
 from ecofm.artifact import Draft, hash_input, read_manifest
 from ecofm.errors import EcofmError
 from ecofm.meridian import cut_all
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
 Floats = NDArray[np.float64]
@@ -182,7 +183,7 @@ def pair_cells(
 
     Raises EcofmError for unknown or equal periods and fewer than `min_cells` common cells.
     """
-    periods = sorted(table["period"].unique())
+    periods = sort_periods(table["period"])
     for period in (from_period, to_period):
         if period not in periods:
             raise EcofmError(

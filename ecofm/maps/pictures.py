@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ecofm.errors import EcofmError
 from ecofm.grid import UTM_LATITUDES
 from ecofm.meridian import cut_all, join_all, middles
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import Contract, say
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def pick_period(table: gpd.GeoDataFrame, period: str) -> gpd.GeoDataFrame:
     """Return the rows of one period with `tile_index`, their place in the table."""
     picked = table.assign(tile_index=np.arange(len(table)))[(table["period"] == period).to_numpy()]
     if picked.empty:
-        periods = ", ".join(sorted(table["period"].unique()))
+        periods = ", ".join(sort_periods(table["period"]))
         raise EcofmError(f"there is no period {period}, only {periods}; choose one of these.")
     return picked
 

@@ -11,7 +11,7 @@ from ecofm.errors import SceneError
 from ecofm.tiles.bands import SENTINEL, UNNAMED, Choice, choose
 from ecofm.tiles.claims import Claim, baseline_of_name
 from ecofm.tiles.headers import Header, read_header
-from ecofm.tiles.periods import read_period
+from ecofm.tiles.periods import period_or
 from ecofm.tiles.radiometry import Evidence, Radiometry, Sample, resolve
 from ecofm.tiles.rasters import Rasters, Remote, Sign
 from ecofm.tiles.samples import sample_part, undeclared_nodata
@@ -254,16 +254,3 @@ def _example(n_bands: int) -> str:
 def _order(band: str) -> tuple[int, str]:
     """Return a sort key: the order of wavelengths, in which B8A follows B08."""
     return (SENTINEL.index(band) if band in SENTINEL else len(SENTINEL)), band
-
-
-def period_or(
-    given: str | None, name: str, tag: str | None, metadata: Sequence[str]
-) -> tuple[str | None, str | None]:
-    """Return (date, period) of a scene; a given period settles what the scene leaves open."""
-    try:
-        date, period = read_period(name, tag, metadata)
-    except SceneError:
-        if given is None:
-            raise
-        return None, given
-    return date, given or period

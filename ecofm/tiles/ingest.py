@@ -19,6 +19,7 @@ from ecofm.errors import ArtifactError
 from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
+from ecofm.tiles.periods import years_of
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
 from ecofm.tiles.rasters import Sign
 from ecofm.tiles.scenes import Scene
@@ -140,6 +141,8 @@ class Made:
     quarantined: frozenset[str] = frozenset()
     n_shards: int = 0
     n_tiles: int = 0
+    n_of_several_dates: int = 0
+    """Tiles whose cell scenes of more than one date touch."""
     periods: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     """Quarantined tiles that are there again."""
@@ -154,6 +157,7 @@ class Made:
         if self.quarantined:
             self.again.update(self.quarantined.intersection(part["tile_id"]))
         told = {key: json.loads(text) for key, text in part.attrs.items()}
+        self.n_of_several_dates += told["n_of_several_dates"]
         self.statistics.add_json(told["statistics"])
         self.seen.update(told["seen"])
         self.empty.update(told["empty"])
@@ -299,7 +303,7 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
         gsd_m = base.contract.gsd_m
     else:
         gsd_m = _gsd_m(plan, grid)
-    years = sorted({period[:4] for period in made.periods} - {"none"})
+    years = sorted({year for period in made.periods for year in years_of(period)})
     radiometry = {scene.name: scene.radiometry for scene in plan.scenes}
     manifest = {
         **order.manifest,
@@ -308,6 +312,8 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
         "radiometry": {**(base.manifest.get("radiometry", {}) if base else {}), **radiometry},
         "quarantined": sorted(order.quarantined - made.again),
         "n_tiles": made.n_tiles + (base.n_tiles if base else 0),
+        "n_of_several_dates": made.n_of_several_dates
+        + (base.manifest.get("n_of_several_dates", 0) if base else 0),
         "n_shards": order.first_shard + made.n_shards,
         "n_rejected": len(left_out),
         "tile_px": list(plan.tile_px(grid)),

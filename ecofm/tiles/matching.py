@@ -23,14 +23,6 @@ MAX_ADDED = 0.02
 """A scene with less ground of its own, of all that it shows, is no part of a granule."""
 
 
-def mosaic_order(scene: Scene) -> tuple[str, bool, str]:
-    """Return a sort key: by date, the ground (L2A) before L1C, then by name.
-
-    Where scenes of one date overlap, the first counts.
-    """
-    return scene.date or "", scene.level == "L1C", scene.name
-
-
 def note_mixed_levels(scenes: dict[str, Scene]) -> None:
     """Note on scenes of L1C that others of the archive are L2A: the two are not comparable."""
     if {"L1C", "L2A"} <= {scene.level for scene in scenes.values()}:

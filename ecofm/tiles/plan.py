@@ -22,19 +22,30 @@ from ecofm.tiles.matching import (
     drop_copies,
     harmonise,
     keep_common,
-    mosaic_order,
     note_mixed_levels,
 )
-from ecofm.tiles.periods import parse_period, read_period, widen
+from ecofm.tiles.periods import (
+    FORMS_TOLD,
+    TIMELESS,
+    is_day,
+    parse_period,
+    period_of_folders,
+    sort_key,
+    widen,
+)
 from ecofm.tiles.pixels import CLOUDS, Reading
 from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Sign
+from ecofm.tiles.rivals import leave_out_rivals
 from ecofm.tiles.scenes import Hiding, Part, Scene, readable_name
 from ecofm.tiles.sources import Source, Sources, absolute
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
 
-NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
+NO_PERIOD = (
+    "has no period: no tag `period`, and no date in its metadata, its name or its folder's name, "
+    f"which may tell {FORMS_TOLD}; give --period"
+)
 N_ASKERS = 16  # scenes whose headers are asked for at once
 
 
@@ -45,9 +56,13 @@ class TileConfig:
     grid: str = "utm:2560"
     """`utm:2560` or `utm:1280` (metres), `xyz:14` (zoom), or `none` for chips."""
     period: str | None = None
-    """Period of all given scenes; None reads it from each."""
-    per: Literal["date", "quarter", "year"] = "date"
-    """The span that the scenes' dates are gathered in."""
+    """Period of all given scenes: a year (2019), a quarter (2019-Q2), a month (2019-04), a day
+    (2019-06-12) or a range of them (2018--2019). None reads it from each scene: from its tag
+    `period`, else its metadata, else its file name (2019_04, 201904, Apr2019, 2019Q2, 20190612,
+    2018-2019 and the like), else the nearest folder whose name tells it. A number that may be
+    something else is not guessed; docs/ARCHIVE.md has all spellings."""
+    per: Literal["date", "month", "quarter", "year"] = "date"
+    """The span that the scenes' dates are gathered in; `date` keeps the period of each scene."""
     composite: Literal["first", "median", "medoid", "best"] = "first"
     """How several dates of a period become one tile: the earliest valid one, the median of each
     band, the date nearest to that median, or the date farthest from cloud and nearest to the
@@ -85,7 +100,7 @@ class TileConfig:
         """Raise ValueError for values that cannot be used."""
         Grid(self.grid)
         if self.period is not None:
-            parse_period(self.period)
+            self.period = parse_period(self.period)
         if self.bands is not None:
             self.bands = tuple(name for given in self.bands for name in given.split(","))
         if self.bands is not None and (
@@ -177,7 +192,8 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
     given = given or Given()
     plan = Plan(rejected=dict(sources.rejected))
     options = SceneOptions(
-        period=config.period,
+        # A chip has none, whatever its name may be read as.
+        period=config.period or (TIMELESS if config.grid == "none" else None),
         bands=config.bands,
         scale=config.scale,
         offset=config.offset,
@@ -206,7 +222,7 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
         chips = _plan_chips(scenes, grid, config, plan.rejected, given.base)
         plan.jobs = [job for job in chips if job.tile_id not in given.tile_ids]
     else:
-        plan.jobs = _plan_cells(scenes, grid, plan.rejected, given)
+        plan.jobs = _plan_cells(scenes, grid, config, plan.rejected, given)
     plan.scenes = list(scenes.values())
     if not len(plan.jobs):
         raise nothing_usable(plan.rejected)
@@ -215,8 +231,13 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
 
 def _read(source: Source, config: TileConfig, options: SceneOptions, mask: Path | None) -> Scene:
     scene = (read_stac if source.kind == "stac" else read_product)(source, options)
+    if scene.period is None and config.name_pattern is None:
+        place = source.files[0] if source.kind in ("raster", "bands") else source.path
+        scene = _date_by_folder(scene, place)
     if scene.period is not None and config.period is None:
-        scene = replace(scene, period=widen(scene.period, config.per))
+        wide = widen(scene.period, config.per)
+        date = scene.date or (scene.period if wide != scene.period else None)
+        scene = replace(scene, period=wide, date=date)
     if mask is None:
         return scene
     given = Hiding(_mask_of(mask, scene), "nonzero", is_given=True)
@@ -261,7 +282,7 @@ def _plan_chips(
                 job = Job(name, "none", group, False, True, (scene,))
             else:
                 job = _job_by_name(scene, group, grid, config.name_pattern)
-        except ValueError as error:
+        except (ValueError, SceneError) as error:
             rejected[name] = str(error)
             del scenes[name]
             continue
@@ -286,24 +307,39 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
         raise ValueError(f"has a name that does not fit {name_pattern}")
     if scene.shape_px != (grid.tile_px, grid.tile_px):
         raise ValueError(f"is {scene.shape_px} px, expected {grid.tile_px} px a side")
-    period = scene.period or _period_of_folders(scene)
+    period = scene.period or _period_of_folders(scene.name, scene.path)
     if period is None:
         raise ValueError(f"{NO_PERIOD}, or name its folder by it")
     cell = grid.cell(found["cell"])
     return Job(cell.cell_id, period, group, True, True, (scene,))
 
 
-def _period_of_folders(scene: Scene) -> str | None:
-    """Return the period in a folder's name, the nearest of those from the given one on."""
-    depth = len(Path(scene.name).parts)
-    for folder in absolute(scene.path).parents[:depth]:
-        if period := read_period(readable_name(folder.name), None)[1]:
-            return period
-    return None
+def _period_of_folders(name: str, place: Path) -> str | None:
+    """Return the period that a scene's folders tell, of those from the given one on."""
+    folders = absolute(place).parents[: len(Path(name).parts)]
+    return period_of_folders([readable_name(folder.name) for folder in folders])
+
+
+def _date_by_folder(scene: Scene, place: Path) -> Scene:
+    """Return a scene with the period that its folders tell, and a note that says so."""
+    period = _period_of_folders(scene.name, place)
+    if period is None:
+        return scene
+    note = f"its period, {period}, is that of its folder, for its name tells none"
+    return replace(
+        scene,
+        period=period,
+        date=period if is_day(period) else None,
+        notes=(*scene.notes, note),
+    )
 
 
 def _plan_cells(
-    scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str], given: Given
+    scenes: dict[str, Scene],
+    grid: Grid,
+    config: TileConfig,
+    rejected: dict[str, str],
+    given: Given,
 ) -> Cells:
     """Return a tile for each cell and period that a scene touches."""
     touched: dict[object, Keys] = {}
@@ -324,8 +360,9 @@ def _plan_cells(
     # Scenes that cannot be used at all have no say in what most are like.
     drop_copies(scenes, rejected, given.hashes)
     _keep_matching(scenes, rejected, given.base)
+    leave_out_rivals(scenes, rejected, touched, grid, config.composite, config.reading)
     members: dict[str, list[Scene]] = {}
-    for name, scene in sorted(scenes.items(), key=lambda found: mosaic_order(found[1])):
+    for name, scene in sorted(scenes.items(), key=_mosaic_order):
         period, keys = str(scene.period), touched[scene.geobox]
         if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"
@@ -333,6 +370,12 @@ def _plan_cells(
         elif len(keys):
             members.setdefault(period, []).append(scene)
     return lay_out(grid.name, members, touched, given.held)
+
+
+def _mosaic_order(found: tuple[str, Scene]) -> tuple[object, bool, str]:
+    """Return a sort key of a named scene: the earliest first, and of one time L2A before L1C."""
+    name, scene = found
+    return sort_key(scene.date or str(scene.period)), scene.level == "L1C", name
 
 
 def _touched(footprint: GeoBox, grid: Grid, area: Area | None) -> Keys:

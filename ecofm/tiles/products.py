@@ -12,11 +12,11 @@ from ecofm.tiles.bandfiles import split_band
 from ecofm.tiles.bands import SENTINEL
 from ecofm.tiles.claims import Claim, parse_baseline, parse_number
 from ecofm.tiles.headers import read_header
+from ecofm.tiles.periods import dates_told
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.sources import PRODUCT_FILES, SUFFIXES, Source
 
 MAX_XML_BYTES = 2**24
-TIME_TAGS = ("PRODUCT_START_TIME", "SENSING_TIME")
 
 
 def read_product(source: Source, options: SceneOptions) -> Scene:
@@ -40,7 +40,7 @@ def read_scene(path: Path, name: str, options: SceneOptions) -> Scene:
     }
     told = Told(
         name=path.stem,
-        dates=[header.tags[key] for key in TIME_TAGS if key in header.tags],
+        dates=dates_told(header.tags),
         product_id=path.stem,
         tag=header.tags.get("period"),
     )

@@ -29,11 +29,11 @@ import numpy.typing as npt
 
 from ecofm.errors import SceneError
 from ecofm.tiles.claims import BASELINE_OFFSET, Claim, claim_of_name
+from ecofm.tiles.periods import TIMELESS, last_day
 
 REFLECTANCE_SCALE = 1e-4
 FIRST_DAY = "2022-01-25"
-LAST_DAY = "12-31"
-"""A period of a year is judged by its last day: most of 2022 carries the offset."""
+"""A longer period is judged by its last day: most of 2022 carries the offset."""
 PRODUCT = re.compile(r"S2[A-D]_MSIL(?:1C|2A)_|S2[A-D]_(?:T?[0-9]{2}[A-Z]{3}_)[0-9T]+_.*L(?:1C|2A)"
                      r"|(?<![A-Z0-9])T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6}(?![0-9])")  # fmt: skip
 LANDSAT = re.compile(r"(?<![A-Z0-9])L[COTEM]0[4-9]_L[12][A-Z0-9]{2}_|(?<![A-Z0-9])S[RT]_B[0-9]")
@@ -245,7 +245,7 @@ def _offsets(
         return told, source, []
     if baseline is not None:
         return _of_baseline(baseline, bands, scales, measured)
-    is_after = evidence.day is not None and _last_day(evidence.day) >= FIRST_DAY
+    is_after = evidence.day not in (None, TIMELESS) and last_day(str(evidence.day)) >= FIRST_DAY
     if PRODUCT.search(evidence.names):
         dated = Claim(f"its date {evidence.day}", None, BASELINE_OFFSET if is_after else 0.0)
         if evidence.day is not None:
@@ -257,10 +257,6 @@ def _offsets(
         )
     notes = [UNTOLD] if _has_floor(measured) else []
     return dict.fromkeys(bands, 0.0), "default", notes
-
-
-def _last_day(day: str) -> str:
-    return day if len(day) == 10 else f"{day[:4]}-{LAST_DAY}"
 
 
 def _flags(scales: Mapping[str, float]) -> str:

@@ -63,6 +63,7 @@ class Scene:
     """Path relative to the given folder, by which people are told of the scene."""
     period: str | None
     date: str | None
+    """The day that it shows, or a month or another span of its own where the period is longer."""
     bands: tuple[str, ...]
     parts: tuple[Part, ...]
     dtype: str

@@ -12,6 +12,7 @@ from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
 from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
 from ecofm.tiles.claims import Claim, parse_baseline, parse_number
 from ecofm.tiles.items import file_of, is_item, read_stac_file
+from ecofm.tiles.periods import period_of_span
 from ecofm.tiles.radiometry import APPLIED
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.scenes import Scene
@@ -53,7 +54,7 @@ def _told_by(item: Json, properties: Json) -> Told:
         values = (properties.get(key) for key in keys)
         return next((value for value in values if isinstance(value, str) and value), None)
 
-    date = text("datetime", "start_datetime")
+    date = text("datetime") or period_of_span(text("start_datetime"), text("end_datetime"))
     item_id = str(item.get("id", ""))
     product = text("s2:product_uri", "s2:product_id", "s2:granule_id") or item_id
     baseline, digits = _baseline_of(properties)

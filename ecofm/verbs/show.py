@@ -24,6 +24,7 @@ from ecofm.maps.looks import (
 )
 from ecofm.maps.pictures import draw_scores, draw_true_colour, save_picture
 from ecofm.tiles.archive import open_archive
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
 MAX_LINE = 2000
@@ -109,7 +110,7 @@ def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> No
 def _draw_scores(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     scores = gpd.read_parquet(folder / "scores.parquet")
     print(scores.groupby("period")["score"].describe().round(2).to_string())
-    for period in sorted(scores["period"].unique()):
+    for period in sort_periods(scores["period"]):
         if scores.geometry.notna().any():
             figure = draw_scores(scores, period, f"Score {period}", manifest["attribution"])
             save_picture(figure, pictures / f"score_{period}.png")

@@ -17,8 +17,16 @@ from ecofm.tiles.rasters import Sign
 from ecofm.tiles.search import SearchConfig, is_api
 from ecofm.tiles.search import search as run_search
 from ecofm.tiles.verify import verify as run_verify
-from ecofm.types import progress_bar
+from ecofm.types import progress_bar, say
 from ecofm.verbs.outcome import conclude
+
+HOW = {
+    "first": "the earliest valid pixel is taken (median, medoid and best use all)",
+    "median": "the median of each band is taken",
+    "medoid": "the date nearest to the median is taken, pixel by pixel",
+    "best": "the date farthest from cloud and nearest to the middle is taken, pixel by pixel",
+}
+"""What each way of compositing does, said where it was needed."""
 
 
 def tile(
@@ -40,7 +48,8 @@ def tile(
 
     Scenes are GeoTIFF, COG, JPEG 2000, SAFE folders (L1C, L2A), sets of files with one band each
     (`..._B02.tif`), STAC items, and what Earth Engine and notebooks export (floats too). Scenes of
-    one date are mosaicked, dates of one period composited; nodata, masks and clouds are honoured; a
+    one date are mosaicked, dates of one period composited; scenes that show the same ground at the
+    same time are left out, for none of them comes first. Nodata, masks and clouds are honoured; a
     scene that is aligned with the grid is copied, not resampled.
 
     What the stored numbers mean (scale and offset) is read from items, metadata, the files
@@ -90,6 +99,12 @@ def tile(
     )
     archive = open_archive(out)
     periods = ", ".join(archive.periods)
+    if several := archive.manifest.get("n_of_several_dates"):
+        how = archive.manifest["config"]["composite"]
+        say(
+            f"{several} of {archive.n_tiles} tiles have scenes of several dates; "
+            f"--composite {how}: {HOW[how]}."
+        )
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
 
 

@@ -100,10 +100,26 @@ def test_a_day_is_a_period(day: datetime.date) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "19", "2019-Q5", "2019-13-01", "2019-02-30", "2019-6-1", "0000", "\uff12019", "../x"],
+    [
+        "",
+        "19",
+        "2019-Q5",
+        "2019-13-01",
+        "2019-02-30",
+        "2019-6-1",
+        "2019-4",
+        "04_2019",
+        "2019--2018",
+        "2018-2019-2020",
+        "0000",
+        "\uff12019",
+        "../x",
+    ],
 )
 def test_what_is_no_period_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="expected a year, a quarter or a day"):
+    with pytest.raises(
+        ValueError, match=r"a quarter \(2019-Q2\), a month \(2019-04\), a day .* or a range"
+    ):
         parse_period(text)
 
 
