@@ -75,7 +75,8 @@ def add_haze(share: float) -> Lens:
         pixels: Floats, valid: Valid, contract: Contract, random: np.random.Generator
     ) -> tuple[Floats, Valid]:
         depth = np.full(len(pixels), 0.5)
-        depth[list(contract.true_colour())] = HAZE
+        if (colour := contract.true_colour()) is not None:
+            depth[list(colour)] = HAZE
         clear = np.exp(np.log(1 - share) * depth)[:, None, None]
         glow = (np.array(contract.mean) + np.array(contract.std))[:, None, None]
         return glow + (pixels - glow) * clear, valid
