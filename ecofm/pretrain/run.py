@@ -93,8 +93,8 @@ def pretrain(
             if config.steps:
                 # A second's work; a checkpoint has the same.
                 encoder.fit_words(opened, config.seed)
-            _warn_of_pairs(opened, config)
             module = _build_module(encoder, opened, config, run)
+            _warn_of_pairs(module, config)
             record = Record(
                 out,
                 checkpoint_every=run.checkpoint_every,
@@ -126,6 +126,7 @@ def pretrain(
     finally:
         torch.set_num_threads(torch_threads)
     if trainer.is_global_zero:
+        _say_replaced(module)
         if run.is_sharded and config.steps:
             # Its parameters are parts now; the checkpoint of the last step has them whole.
             encoder = Encoder(config.encoder, contract)
@@ -134,7 +135,7 @@ def pretrain(
         draft = artifact.Draft(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )
-        draft.extra = {"torch": torch.__version__, "recipe": recipe}
+        draft.extra = {"torch": torch.__version__, "recipe": recipe, **_count_pairs(module)}
         extra = {
             "steps": config.steps,
             "recipe": recipe,
@@ -191,6 +192,23 @@ def _build_monitor(archives: list[Any], contract: Contract, run: RunConfig) -> M
     return Monitor(archives, contract, chips=chips, proxies=proxies)
 
 
+def _count_pairs(module: ContrastiveModule) -> dict[str, int]:
+    """Return how many pairs were seen, and how many of them stood in for others."""
+    return {
+        "n_pairs": int(module.step) * module.batch_size,
+        "n_pairs_replaced": int(module.n_replaced),
+    }
+
+
+def _say_replaced(module: ContrastiveModule) -> None:
+    counts = _count_pairs(module)
+    if counts["n_pairs_replaced"]:
+        say(
+            f"{counts['n_pairs_replaced']} of {counts['n_pairs']} pairs have no place where every "
+            f"view shows {module.views.min_valid_share:.0%} valid pixels; others stood in for them."
+        )
+
+
 def _make_room(out: Path, module: ContrastiveModule) -> None:
     """Sweep what a kill left half-written, and refuse a disk without room for checkpoints."""
     folder = out / "checkpoints"
@@ -203,10 +221,19 @@ def _make_room(out: Path, module: ContrastiveModule) -> None:
     require_room(folder, size * max(1, n_missing))
 
 
-def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
+def _warn_of_pairs(module: ContrastiveModule, config: PretrainConfig) -> None:
     loader = PairLoader(
-        archives, batch_size=config.batch_size, seed=config.seed, pairs=config.pairs
+        module.archives,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pairs=config.pairs,
+        places=module.places,
     )
+    if loader.n_left_out:
+        say(
+            f"{loader.n_left_out} of {loader.n_tiles} tiles have too few valid pixels for any view "
+            "and are in no pair."
+        )
     if not loader.has_temporal_pairs:
         what = "that may be paired" if config.pairs != PairConfig() else ""
         said = " ".join(f"no cell has two periods {what}".split())

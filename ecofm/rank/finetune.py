@@ -30,6 +30,7 @@ from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
+from ecofm.pretrain.places import PlaceFinder
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
@@ -284,6 +285,10 @@ def _render(
 ) -> list[Tensor]:
     """Return a rendering of each tile of the pairs, of one crop: (batch, band, size, size) each."""
     shape = tiles[0][0][0].shape
+    finder = PlaceFinder(
+        config.views, ((0, 0), (1, 0)), seed=config.seed, n_global=len(tiles), tile_px=shape[1:]
+    )
+    places = finder.at(step).choose([[valid for _, valid in pair] for pair in tiles])
     drawn = [
         draw_parameters(
             config.views,
@@ -294,6 +299,7 @@ def _render(
             n_global=len(tiles),
             n_bands=shape[0],
             tile_px=(shape[1], shape[2]),
+            places=places,
         )
         for view in range(2)
     ]
