@@ -10,9 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from ecofm import artifact
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
@@ -71,7 +72,7 @@ def pretrain(
     inputs = artifact.hash_inputs(archive=archives)
     init_file = Path(run.init_file) if run.init_file else None
     if (init_file is None) != (config.init_weights == ""):
-        raise ValueError("init_weights and init_file are given together, or neither is.")
+        raise UsageError("init_weights and init_file are given together, or neither is.")
     if init_file and init_file.is_file():
         inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
@@ -153,7 +154,7 @@ def _build_module(
     encoder: Encoder, archives: list[Any], config: PretrainConfig, run: RunConfig
 ) -> ContrastiveModule:
     if config.batch_size % (run.n_devices * config.accumulate):
-        raise ValueError(
+        raise UsageError(
             f"batch_size {config.batch_size} is no multiple of {run.n_devices} devices times "
             f"accumulate {config.accumulate}."
         )
@@ -243,24 +244,32 @@ def _warn_of_pairs(module: ContrastiveModule, config: PretrainConfig) -> None:
 def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Record) -> pl.Trainer:
     # Lightning announces devices and products; our own lines say what a run does.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    return pl.Trainer(
-        accelerator=run.accelerator,
-        devices=run.devices,
-        num_nodes=run.nodes,
-        strategy=build_strategy(run.strategy, run.n_devices),
-        precision=run.precision,  # type: ignore[arg-type]
-        max_steps=-1,  # the record stops at our own count
-        max_epochs=-1,
-        logger=list(loggers) or False,
-        callbacks=[record],
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=run.log_every,
-        use_distributed_sampler=False,
-        default_root_dir=out,
-    )
+    given = {
+        name: getattr(run, name) for name in ("accelerator", "devices", "strategy", "precision")
+    }
+    try:
+        return pl.Trainer(
+            accelerator=run.accelerator,
+            devices=run.devices,
+            num_nodes=run.nodes,
+            strategy=build_strategy(run.strategy, run.n_devices),
+            precision=run.precision,  # type: ignore[arg-type]
+            max_steps=-1,  # the record stops at our own count
+            max_epochs=-1,
+            logger=list(loggers) or False,
+            callbacks=[record],
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=run.log_every,
+            use_distributed_sampler=False,
+            default_root_dir=out,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise UsageError(f"{told} cannot be used together here: {reason}") from error
 
 
 def _restore(module: ContrastiveModule, checkpoint: Path | None) -> None:

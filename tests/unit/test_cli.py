@@ -333,15 +333,6 @@ def test_an_interrupt_ends_with_130_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bug_of_ours_keeps_its_traceback(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("ours")
-
-    monkeypatch.setattr("ecofm.verbs.show.read_json", broken)
-    with pytest.raises(AssertionError, match="ours"):
-        run("show", stages.archive)
-
-
 # show takes every stage, and of a bare manifest what there is.
 @pytest.mark.parametrize("fault", sorted({*FOLDER_FAULTS} - {"another stage", "bare manifest"}))
 def test_show_refuses_what_it_cannot_show(
