@@ -16,7 +16,7 @@ from PIL import Image
 from ecofm import artifact
 from ecofm.contrast import draw_tile, name_bands, warn_of_names
 from ecofm.embed import Matrix, open_embeddings
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.kmeans import fit_centres, import_faiss
 from ecofm.tiles.archive import Archive, TileError, open_archives
 from ecofm.types import Contract, say
@@ -41,7 +41,7 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.k < 2 or self.iterations < 1 or self.components < 1:
-            raise ValueError("k >= 2, iterations >= 1 and components >= 1 are needed.")
+            raise UsageError("k >= 2, iterations >= 1 and components >= 1 are needed.")
 
 
 def cluster(

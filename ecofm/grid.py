@@ -25,7 +25,7 @@ from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
 from shapely.geometry import Polygon
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 
 WGS84 = "EPSG:4326"
 WEB_MERCATOR = "EPSG:3857"
@@ -76,12 +76,12 @@ class Grid:
         found = re.fullmatch(r"none|(utm|xyz):(0|[1-9][0-9]{0,4})", name)
         size = int(found[2]) if found and found[2] else 0
         if not found or (found[1] == "utm" and (size < 80 or size % 80)) or size > 81920:
-            raise ValueError(
+            raise UsageError(
                 f"grid {name!r} is not known: expected utm:2560, utm:1280 (metres, a multiple "
                 "of 80), xyz:14 (zoom) or none."
             )
         if found[1] == "xyz" and not 1 <= size <= 22:
-            raise ValueError(f"grid {name!r}: the zoom of a web-mercator grid is 1 to 22.")
+            raise UsageError(f"grid {name!r}: the zoom of a web-mercator grid is 1 to 22.")
         self.name = name
         self.kind = found[1] or "none"
         self._zoom = size

@@ -23,7 +23,7 @@ from ecofm.benchmark.baselines import MEAN_COLOUR, describe_tile
 from ecofm.benchmark.metrics import MIN_PAIRS, bound, partial, resample_correlations
 from ecofm.benchmark.proxies import Proxies, read_proxies
 from ecofm.benchmark.robustness_looks import draw_robustness, render_table
-from ecofm.errors import ArtifactError, EcofmError
+from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.rank.items import choose_tiles
 from ecofm.rank.run import load_ranker
@@ -57,7 +57,7 @@ class RobustnessConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.max_tiles < MIN_PAIRS or self.n_bootstrap < 1_000:
-            raise ValueError(f"max_tiles >= {MIN_PAIRS} and n_bootstrap >= 1000 are needed.")
+            raise UsageError(f"max_tiles >= {MIN_PAIRS} and n_bootstrap >= 1000 are needed.")
 
 
 @dataclass(frozen=True, slots=True)

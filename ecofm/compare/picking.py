@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ecofm.compare.belief import OUTCOME_ROW, Belief, BeliefConfig, make_prior
 from ecofm.compare.comparison import Comparison
 from ecofm.compare.davidson import Floats, Ints
+from ecofm.errors import UsageError
 
 Asked = Literal["informed", "random", "repeat", "swapped"]
 Pair = tuple[int, int]
@@ -50,7 +51,7 @@ class PickConfig:
         """Check the values; raises ValueError."""
         shares = (self.random_share, self.repeat_share)
         if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"random_share and repeat_share are {shares}, expected shares of at most 1 together"
             )
 

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ecofm.errors import UsageError
+
 Places = NDArray[np.float32]
 """Where the views of each sample lie: (batch, 3), x and y from 0 to 1, and the share of their shift
 that is kept."""
@@ -60,11 +62,11 @@ class ViewConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.size_px < 8 or not 0 < self.min_zoom <= self.max_zoom:
-            raise ValueError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
+            raise UsageError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
         if not 0 <= self.blur_probability <= 1 or not 0 < self.max_blur_px < float("inf"):
-            raise ValueError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
+            raise UsageError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
         if not 0 <= self.min_valid_share <= 1:
-            raise ValueError(
+            raise UsageError(
                 f"views need a min_valid_share from 0 to 1, and not {self.min_valid_share}."
             )
 

@@ -27,7 +27,7 @@ from torch.nn.utils.parametrize import (
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import embed
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.places import PlaceFinder
@@ -82,7 +82,7 @@ class FinetuneConfig:
         """Raise ValueError for values that cannot be used."""
         few = min(self.steps, self.pairs, self.exemplars, self.lora_rank) < 1
         if few or self.learning_rate <= 0 or self.consistency < 0:
-            raise ValueError(
+            raise UsageError(
                 "steps, pairs, exemplars, lora_rank >= 1, learning_rate > 0, consistency >= 0 are "
                 "needed."
             )

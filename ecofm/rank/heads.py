@@ -17,6 +17,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ecofm.errors import UsageError
 from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.items import ItemFeatures, Matrix
@@ -66,11 +67,11 @@ class RankConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.n_heads < 2 or self.components < 1 or not self.decays:
-            raise ValueError("n_heads >= 2, components >= 1 and a decay are needed.")
+            raise UsageError("n_heads >= 2, components >= 1 and a decay are needed.")
         if not 0 <= self.invariance <= 1:
-            raise ValueError(f"invariance {self.invariance}: expected 0 to 1.")
+            raise UsageError(f"invariance {self.invariance}: expected 0 to 1.")
         if self.ensemble is Ensemble.laplace and self.head is HeadName.mlp:
-            raise ValueError("ensemble=laplace needs head=linear or gp; give bootstrap for mlp.")
+            raise UsageError("ensemble=laplace needs head=linear or gp; give bootstrap for mlp.")
 
 
 class Head(ABC):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ecofm.errors import UsageError
 from ecofm.tiles.archive import Archive, TileError, find_tile
 from ecofm.tiles.pairs import Cells, Indices, PairConfig, permute
 from ecofm.tiles.rasters import Pixels, Valid
@@ -89,12 +90,12 @@ class PairLoader:
         for what each costs).
         """
         if batch_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
-            raise ValueError(
+            raise UsageError(
                 f"batch_size {batch_size} is no multiple of {world_size} devices, or rank {rank} "
                 "is none of them."
             )
         if crop_px is not None and not 1 <= crop_px <= min(archives[0].tile_px):
-            raise ValueError(f"crop_px {crop_px}: tiles are {archives[0].tile_px} px.")
+            raise UsageError(f"crop_px {crop_px}: tiles are {archives[0].tile_px} px.")
         self.archives = archives
         self.config = pairs or PairConfig()
         self.crop_px = crop_px
@@ -115,7 +116,7 @@ class PairLoader:
         usable = self._cells.usable
         self._n_anchors = self.n_tiles if usable is None else len(usable)
         if not self._n_anchors:
-            raise ValueError(
+            raise UsageError(
                 f"no tile has {least:.1%} valid pixels, which pairs and views ask for; lower "
                 "pairs.min_valid_share or views.min_valid_share."
             )

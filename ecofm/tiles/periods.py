@@ -6,7 +6,7 @@ import datetime
 import re
 from collections.abc import Sequence
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 
 DATE = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2})[-_.]?([0-9]{2})[-_.]?([0-9]{2})(?![0-9])")
 YEAR = re.compile(r"(?<![0-9])((?:19|20)[0-9]{2}(?:-Q[1-4])?)(?![0-9])")
@@ -23,7 +23,7 @@ def parse_period(text: str) -> str:
             raise ValueError
         datetime.date.fromisoformat(text if len(text) == 10 else f"{text[:4]}-01-01")
     except ValueError:
-        raise ValueError(
+        raise UsageError(
             f"period {text[:40]!r}: expected a year, a quarter or a day (2019, 2019-Q2, 2019-06-12)"
         ) from None
     return text

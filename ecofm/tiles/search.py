@@ -21,7 +21,7 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from ecofm.artifact import Draft, unwritable, write_json
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.area import Area
 from ecofm.tiles.items import MAX_ITEM_BYTES
 from ecofm.types import say
@@ -54,9 +54,9 @@ class SearchConfig:
         if self.dates is not None:
             ends = self.dates.split("/")
             if len(ends) > 2 or not all(map(DATES.fullmatch, ends)) or sorted(ends) != ends:
-                raise ValueError(f"--dates {self.dates}: expected 2019, or 2019-04/2019-09.")
+                raise UsageError(f"--dates {self.dates}: expected 2019, or 2019-04/2019-09.")
         if not 0 <= self.max_cloud <= 100 or self.max_items < 1:
-            raise ValueError("--max-cloud is a percentage, and --max-items at least 1.")
+            raise UsageError("--max-cloud is a percentage, and --max-items at least 1.")
 
 
 def is_api(text: str) -> bool:
