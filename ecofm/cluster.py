@@ -19,7 +19,7 @@ from ecofm.embed import Matrix, open_embeddings
 from ecofm.errors import EcofmError, UsageError
 from ecofm.kmeans import fit_centres, import_faiss
 from ecofm.tiles.archive import Archive, TileError, open_archives
-from ecofm.types import Contract, say
+from ecofm.types import Contract, require_seed, say
 
 SHEET_SIDE = 3
 THUMBNAIL_PX = 128
@@ -40,6 +40,7 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.k < 2 or self.iterations < 1 or self.components < 1:
             raise UsageError("k >= 2, iterations >= 1 and components >= 1 are needed.")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ecofm.errors import ContractError
+from ecofm.errors import ContractError, UsageError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) by long work."""
@@ -134,6 +134,12 @@ def pool_contracts(contracts: list[Contract], weights: list[int], names: list[st
         mean=tuple(float(v) for v in pooled_mean),
         std=tuple(float(v) for v in pooled_std),
     )
+
+
+def require_seed(seed: int) -> None:
+    """Raise UsageError for a seed that not every generator takes: numpy's, torch's, FAISS's."""
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed {seed}: expected 0 to {2**31 - 1}.")
 
 
 def say(message: str) -> None:

@@ -31,7 +31,7 @@ from ecofm.rank.targets import Ranker
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks
 from ecofm.tiles.rasters import Pixels, Valid
-from ecofm.types import Contract, Progress, say
+from ecofm.types import Contract, Progress, require_seed, say
 
 HAZE = (0.68, 0.82, 1.0)
 """Optical depth of haze in red, green and blue relative to blue; other bands have 0.5."""
@@ -56,6 +56,7 @@ class RobustnessConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.max_tiles < MIN_PAIRS or self.n_bootstrap < 1_000:
             raise UsageError(f"max_tiles >= {MIN_PAIRS} and n_bootstrap >= 1000 are needed.")
 

@@ -19,6 +19,7 @@ from ecofm.compare.belief import OUTCOME_ROW, Belief, BeliefConfig, make_prior
 from ecofm.compare.comparison import Comparison
 from ecofm.compare.davidson import Floats, Ints
 from ecofm.errors import UsageError
+from ecofm.types import require_seed
 
 Asked = Literal["informed", "random", "repeat", "swapped"]
 Pair = tuple[int, int]
@@ -49,6 +50,8 @@ class PickConfig:
 
     def __post_init__(self) -> None:
         """Check the values; raises ValueError."""
+        if self.seed is not None:
+            require_seed(self.seed)
         shares = (self.random_share, self.repeat_share)
         if min(shares) < 0 or sum(shares) > 1:
             raise UsageError(

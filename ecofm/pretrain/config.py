@@ -18,6 +18,7 @@ from ecofm.pretrain.record import OnCollapse
 from ecofm.pretrain.students import SimCLRConfig
 from ecofm.pretrain.views import ViewConfig
 from ecofm.tiles.pairs import PairConfig
+from ecofm.types import require_seed
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,8 +66,7 @@ class PretrainConfig:
             raise UsageError(
                 "accumulate >= 1 that divides batch_size, and gradient_clip >= 0 are needed."
             )
-        if not 0 <= self.seed < 2**32:
-            raise UsageError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
+        require_seed(self.seed)
 
 
 # No slots: the Hydra entry inherits from this class and PretrainConfig, and only one may have them.

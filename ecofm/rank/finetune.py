@@ -39,7 +39,7 @@ from ecofm.rank.losses import davidson
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
-from ecofm.types import Progress, say
+from ecofm.types import Progress, require_seed, say
 
 Tile = tuple[Pixels, Valid]
 
@@ -80,6 +80,7 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         few = min(self.steps, self.pairs, self.exemplars, self.lora_rank) < 1
         if few or self.learning_rate <= 0 or self.consistency < 0:
             raise UsageError(

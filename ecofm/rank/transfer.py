@@ -37,7 +37,7 @@ from ecofm.rank.items import (
 )
 from ecofm.rank.losses import Floats, davidson_slopes
 from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
-from ecofm.types import say
+from ecofm.types import require_seed, say
 
 MIN_COMPARISONS = 10
 """Fewer cannot choose how far the source is to be trusted."""
@@ -67,6 +67,7 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.components < 1 or not self.strengths or min(self.strengths) <= 0:
             raise UsageError("components >= 1 and strengths above 0 are needed.")
         if not 0 <= self.invariance <= 1 or self.folds < 2:

@@ -68,6 +68,8 @@ def tile(
         return
     if not path:
         raise UsageError("name the scenes, or folders that hold them.")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least one makes tiles.")
     config = config or TileConfig()
     if sign is not None and not config.remote:
         raise UsageError("--sign makes URLs readable, which are read with --remote only.")
