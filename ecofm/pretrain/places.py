@@ -17,7 +17,7 @@ from ecofm.pretrain.views import Places, ViewConfig, draw_places, draw_uniform, 
 
 OTHER_PLACE = 5
 """Stream of the places that are drawn where the first choice shows too little."""
-GRID_SIDE = 24
+GRID_SIDE = 16
 """Places along each side of a tile that are looked at then."""
 
 Mask = npt.NDArray[np.bool_]
@@ -83,7 +83,9 @@ class StepPlaces:
         wanted = [masks[tile] for tile, _ in finder.sources]
         if finder.config.min_valid_share == 0 or all(mask.all() for mask in wanted):
             return first.ravel()
-        sums = [_add_up(mask) for mask in masks]
+        # A tile that is paired with itself is added up once.
+        sums = [_add_up(masks[0])]
+        sums.append(sums[0] if masks[1] is masks[0] else _add_up(masks[1]))
         for places in (first, *finder.others):
             good = places[self._is_enough(sample, places, sums)]
             if len(good):
@@ -112,7 +114,8 @@ class StepPlaces:
 def _add_up(mask: Mask) -> npt.NDArray[np.int32]:
     """Return how many pixels are valid above and left of each corner (Crow 1984)."""
     sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.int32), axis=1, out=sums[1:, 1:])
+    np.cumsum(mask, axis=1, dtype=np.int32, out=sums[1:, 1:])
+    np.cumsum(sums, axis=0, out=sums)
     return sums
 
 
