@@ -87,7 +87,8 @@ def write_archive(
             tiles.append(pixels)
             masks.append(np.packbits(valid, axis=-1))
     stack = np.stack(tiles)
-    known = stack.transpose(1, 0, 2, 3).reshape(len(bands), -1).astype(float)
+    kept = np.unpackbits(np.stack(masks), axis=-1, count=tile_px).astype(bool)
+    known = stack.transpose(1, 0, 2, 3)[:, kept].astype(float)
     contract = Contract(
         bands=bands,
         dtype=dtype,

@@ -23,10 +23,10 @@ from ecofm.benchmark.proxies import (
     resolve_rival,
 )
 from ecofm.benchmark.report import write_report
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.maps.change import read_scores
 from ecofm.tiles.periods import sort_periods
-from ecofm.types import progress_bar, say
+from ecofm.types import progress_bar, require_seed, say
 
 if TYPE_CHECKING:
     from ecofm.tiles.archive import Archive
@@ -50,8 +50,9 @@ class BenchmarkConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
+        require_seed(self.seed)
         if self.n_bootstrap < 1_000:
-            raise ValueError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
+            raise UsageError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
 
 
 def benchmark(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from ecofm.artifact import Draft, hash_input, read_manifest
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.meridian import cut_all
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
@@ -54,9 +54,9 @@ class ChangeConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
         if not 0 < self.false_discovery_rate < 1:
-            raise ValueError(f"false_discovery_rate is {self.false_discovery_rate}: give 0 to 1.")
+            raise UsageError(f"false_discovery_rate is {self.false_discovery_rate}: give 0 to 1.")
         if self.min_cells < 10:
-            raise ValueError(f"min_cells is {self.min_cells}: at least 10 cells give a scale.")
+            raise UsageError(f"min_cells is {self.min_cells}: at least 10 cells give a scale.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

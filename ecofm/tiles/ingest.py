@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ecofm import artifact
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
 from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
@@ -191,7 +191,7 @@ def _take_order(
 ) -> Order:
     asked = read_area(area) if area is not None else None
     if asked and is_for_chips(config):
-        raise ValueError("--area chooses cells of scenes: chips are tiles by themselves.")
+        raise UsageError("--area chooses cells of scenes: chips are tiles by themselves.")
     sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")

@@ -97,7 +97,7 @@ def read(text: str) -> Period:
     """Return the period that a text is, in any spelling; raises ValueError when it is none."""
     span = spell(text)
     if span is None:
-        raise ValueError(f"period {text[:40]!r}: expected {FORMS_TOLD}")
+        raise UsageError(f"period {text[:40]!r}: expected {FORMS_TOLD}")
     return Period(span.first, span.last)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
 from ecofm.tiles.assembly import SceneOptions
@@ -108,21 +108,21 @@ class TileConfig:
             or len({text.partition("=")[0] for text in self.bands}) < len(self.bands)
             or any(not all(text.split("=")) or text.count("=") > 1 for text in self.bands)
         ):
-            raise ValueError(
+            raise UsageError(
                 f"--bands {','.join(self.bands)}: expected a name of its own for each."
             )
         if self.name_pattern is not None and self.name_pattern.count("{y}_{x}") != 1:
-            raise ValueError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
+            raise UsageError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
         if self.name_pattern is not None and not self.grid.startswith("xyz:"):
-            raise ValueError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
+            raise UsageError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
         if self.scale is not None and not 0 < self.scale <= 1:
-            raise ValueError(
+            raise UsageError(
                 f"--scale {self.scale:g}: expected the reflectance of 1, above 0 and up to 1."
             )
         if self.offset is not None and not abs(self.offset) <= 2**16:
-            raise ValueError(f"--offset {self.offset:g}: no 16-bit number needs it.")
+            raise UsageError(f"--offset {self.offset:g}: no 16-bit number needs it.")
         if not 0 <= self.min_valid_share < 1 or self.shard_tiles < 1:
-            raise ValueError("min_valid_share is from 0 to below 1, shard_tiles at least 1.")
+            raise UsageError("min_valid_share is from 0 to below 1, shard_tiles at least 1.")
 
     @property
     def reading(self) -> Reading:

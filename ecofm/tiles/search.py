@@ -21,7 +21,7 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from ecofm.artifact import Draft, unwritable, write_json
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.meridian import close
 from ecofm.tiles.area import Area
 from ecofm.tiles.items import MAX_ITEM_BYTES
@@ -55,7 +55,7 @@ class SearchConfig:
         if self.dates is not None:
             days_of(self.dates)
         if not 0 <= self.max_cloud <= 100 or self.max_items < 1:
-            raise ValueError("--max-cloud is a percentage, and --max-items at least 1.")
+            raise UsageError("--max-cloud is a percentage, and --max-items at least 1.")
 
 
 def days_of(dates: str) -> str:
@@ -67,9 +67,9 @@ def days_of(dates: str) -> str:
     try:
         first, last = (read(end) for end in (ends[0], ends[-1]))
     except ValueError as error:
-        raise ValueError(f"--dates {dates}: expected 2019, or 2019-04/2019-09 ({error}).") from None
+        raise UsageError(f"--dates {dates}: expected 2019, or 2019-04/2019-09 ({error}).") from None
     if len(ends) > 2 or last.first < first.first:
-        raise ValueError(f"--dates {dates}: expected 2019, or 2019-04/2019-09, in order.")
+        raise UsageError(f"--dates {dates}: expected 2019, or 2019-04/2019-09, in order.")
     return f"{first.first}/{last.last}"
 
 

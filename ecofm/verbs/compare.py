@@ -11,6 +11,7 @@ from ecofm import compare
 from ecofm.artifact import read_manifest
 from ecofm.compare.app import ServeConfig
 from ecofm.compare.consensus import ConsensusConfig
+from ecofm.errors import UsageError
 from ecofm.types import say
 from ecofm.verbs.outcome import conclude
 
@@ -33,7 +34,7 @@ def import_(*file: Path, store: Path) -> None:
         store: The store; it is made when it does not exist.
     """
     if not file:
-        raise ValueError("name the files to import, CSV or Parquet.")
+        raise UsageError("name the files to import, CSV or Parquet.")
     found = compare.import_files(file, store)
     say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
 
@@ -63,7 +64,7 @@ def invite_(
         revoke: End their invitations and sessions instead.
     """
     if not name:
-        raise ValueError("name the annotators to invite.")
+        raise UsageError("name the annotators to invite.")
     for annotator, link in compare.invite(name, store, url, revoke=revoke):
         print(f"{annotator}\t{link}")
 

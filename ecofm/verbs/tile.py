@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 from cyclopts import Parameter
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.area import read_area
 from ecofm.tiles.ingest import TileConfig
@@ -80,10 +80,12 @@ def tile(
         _verify(path, out, strict)
         return
     if not path:
-        raise ValueError("name the scenes, or folders that hold them.")
+        raise UsageError("name the scenes, or folders that hold them.")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least one makes tiles.")
     config = config or TileConfig()
     if sign is not None and not config.remote:
-        raise ValueError("--sign makes URLs readable, which are read with --remote only.")
+        raise UsageError("--sign makes URLs readable, which are read with --remote only.")
     run_tile(
         _find(path, out, config, area, search, append=append, overwrite=overwrite),
         out,
@@ -122,14 +124,14 @@ def _find(
     apis = [text for text in given if is_api(text)]
     if not apis:
         if search is not None and search != SearchConfig():
-            raise ValueError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
+            raise UsageError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
         return [Path(text) for text in given]
     if not config.remote:
         raise SceneError(f"{apis[0]} is a URL; give --remote to read it, or a folder of imagery.")
     if len(given) > 1:
-        raise ValueError("give one URL of a STAC API, and nothing beside it.")
+        raise UsageError("give one URL of a STAC API, and nothing beside it.")
     if area is None or search is None or search.dates is None:
-        raise ValueError("a STAC API is asked for --area and --dates; give both.")
+        raise UsageError("a STAC API is asked for --area and --dates; give both.")
     items = out.with_name(f"{out.name}.items")
     run_search(apis[0], items, read_area(area), search, again=append or overwrite)
     return [items]
@@ -141,15 +143,15 @@ def _load_sign(name: str) -> Sign:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--sign {name}: expected module:function ({error}).") from error
+        raise UsageError(f"--sign {name}: expected module:function ({error}).") from error
     if not callable(found):
-        raise ValueError(f"--sign {name} is no function.")
+        raise UsageError(f"--sign {name} is no function.")
     return cast(Sign, found)
 
 
 def _verify(paths: tuple[str, ...], out: Path, strict: bool) -> None:
     if paths:
-        raise ValueError("--verify reads OUT alone: give no scenes with it.")
+        raise UsageError("--verify reads OUT alone: give no scenes with it.")
     n_damaged = run_verify(out, progress_bar("verify"))
     conclude(
         out, f"{open_archive(out).n_tiles} tiles are whole, {n_damaged} damaged", strict=strict

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ecofm.artifact import build_manifest, write_json
-from ecofm.compare.items import ExemplarSheets, MemberSheets, Place, Tiles, draw_tile, false_colour
+from ecofm.compare.items import ExemplarSheets, MemberSheets, Place, Tiles, false_colour
+from ecofm.contrast import draw_tile
 from ecofm.errors import ArtifactError
 from ecofm.types import Contract
 
@@ -114,7 +115,7 @@ def test_other_types_are_stretched_alike_and_clipped():
     contract = make_contract("uint16", ("B02", "B03", "B04", "B08"), mean=1000.0, std=200.0)
     pixels = np.array([[0, 600, 1100, 1600, 60000]] * 4, np.uint16)[:, None, :]
     valid = np.ones((1, 5), bool)
-    image = draw_tile(pixels, valid, contract, contract.true_colour())
+    image = draw_tile(pixels, valid, contract)
     assert false_colour(contract) == (3, 2, 1)
-    assert image[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+    assert image[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     assert (image[..., 0] == image[..., 2]).all()
