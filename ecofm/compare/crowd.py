@@ -69,6 +69,23 @@ class Crowd:
             [own * left + (1 - own) * right, own * right + (1 - own) * left, tie], axis=1
         )
 
+    def refit_others(self) -> Crowd:
+        """Return the crowd with `others` whose reliabilities are found without the fold as well.
+
+        Among three people who guess, those who happen to answer like one of them are taken to be
+        reliable by that one's answers, and would then confirm them. It takes as many fits as there
+        are folds; where folds have several annotators, one of them has too little weight for this.
+        """
+        if len(self.voices.annotators) > N_FOLDS:
+            return self
+        fits = [
+            fit_crowd(_leave_out(self.voices, number), self.precision**-0.5)
+            for number in range(len(self.others))
+        ]
+        return replace(
+            self, others=np.array([fit.point for fit in fits]).reshape(self.others.shape)
+        )
+
     def lead_of_others(self) -> Floats:
         """Return by how much the others put first above second, for each voice (n_voices,).
 
@@ -175,6 +192,16 @@ def fit_crowd(voices: VoiceCounts, prior_std: float, *, weigh: bool = True) -> C
 def _fold(voices: VoiceCounts) -> Ints:
     """Return the fold of each voice, that of its annotator (n_voices,)."""
     return voices.annotator % N_FOLDS
+
+
+def _leave_out(voices: VoiceCounts, fold: int) -> VoiceCounts:
+    """Return the voices of the annotators outside a fold."""
+    told = _fold(voices) != fold
+    kept, annotator = np.unique(voices.annotator[told], return_inverse=True)
+    pair, counts = voices.pair[told], voices.counts[told]
+    pairs = replace(voices.pairs, counts=sum_by(pair, counts, len(voices.pairs.first)))
+    names = [voices.annotators[number] for number in kept]
+    return VoiceCounts(pairs, names, annotator, pair, counts)
 
 
 def _spread(voices: VoiceCounts, point: Floats) -> Floats:

@@ -102,4 +102,8 @@ def report_(
     """
     compare.write_report(store, out, config, overwrite=overwrite)
     found = read_manifest(out, "agreement")
-    conclude(out, f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute")
+    conclude(
+        out,
+        f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute; "
+        f"{found['n_doubtful']} annotators are not shown to be better than chance",
+    )
