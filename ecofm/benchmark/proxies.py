@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ecofm.errors import EcofmError
-from ecofm.tables import read_table
+from ecofm.tables import read_number_columns, read_table
 from ecofm.types import say
 
 KEYS = {"cell_id": "cell", "y_x": "cell", "region": "region"}
@@ -75,7 +75,16 @@ def read_proxies(path: Path) -> Proxies:
     """
     if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
         raise EcofmError(f"{path} is no table of proxies: expected .csv, .csv.gz or .parquet.")
-    table = read_table(path, [*KEYS, "period"])
+    given = read_table(path)
+    columns = read_number_columns(given, [c for c in given.columns if c not in (*KEYS, "period")])
+    table = pd.DataFrame(
+        {
+            name: columns[name].values
+            if name in columns and columns[name].values is not None
+            else given.text(name)
+            for name in given.columns
+        }
+    )
     key = next((name for name in KEYS if name in table.columns), None)
     if key is None:
         raise EcofmError(
