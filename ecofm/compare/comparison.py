@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ecofm.errors import ComparisonError
@@ -111,6 +112,23 @@ def normalize_item(name: str) -> str:
     if name.isascii() and name.isdigit():
         return name.lstrip("0") or "0"
     return name
+
+
+def refuse_decimals(path: Path, names: Iterable[str]) -> None:
+    """Raise ComparisonError when a file's names are both like 1.0 and like 1.1.
+
+    Alone, 1.0 is the number 1 that passed through a column of floats. Beside 1.1 it may be a name.
+    """
+    found = {name.strip() for name in names if DECIMAL.fullmatch(name.strip())}
+    parts = sorted(name for name in found if not WHOLE.fullmatch(name))
+    wholes = sorted(found - set(parts))
+    if wholes and parts:
+        number = re.split("[.,]", wholes[0])[0]
+        raise ComparisonError(
+            f"{path} names the items {quote(wholes[0])} and {quote(parts[0])}: whether the first "
+            f"is {number} or a name of its own cannot be told; write whole numbers, or names such "
+            "as 1-1."
+        )
 
 
 def normalize_annotator(name: str) -> str:

@@ -25,6 +25,7 @@ from ecofm.compare.comparison import (
     check_comparison,
     list_names,
     quote,
+    refuse_decimals,
 )
 from ecofm.errors import ComparisonError
 
@@ -52,6 +53,7 @@ def read_labelstudio(path: Path, text: str) -> Answers:
             _read_task(answers, place, task)
         else:
             answers.take(place, partial(read_flat, task))
+    refuse_decimals(path, _list_items(tasks))
     if not answers.n_good and not answers.rejected:
         found = "predictions of a model and no annotation" if n_predicted else "no annotation"
         raise ComparisonError(f"{path} holds {found}, {EXPECTED}.")
@@ -82,9 +84,7 @@ def _read_task(answers: Answers, place: str, task: dict[str, Any]) -> None:
         answers.reject(place, ComparisonError(f"it has {found}; {EXPECTED}."))
         return
     for number, annotation in enumerate(annotations, start=1):
-        answers.take(
-            f"{place}, annotation {number}", partial(_read_annotation, task, annotation)
-        )
+        answers.take(f"{place}, annotation {number}", partial(_read_annotation, task, annotation))
 
 
 def _read_annotation(task: dict[str, Any], annotation: Any) -> list[Comparison]:
@@ -103,6 +103,12 @@ def _read_items(data: Any) -> list[str]:
         found = list_names([quote(str(key)) for key in _as_dict(data)]) or "nothing"
         raise ComparisonError(f"its data holds {found}; {EXPECTED}.")
     return [str(item) for item in items]
+
+
+def _list_items(tasks: list[Any]) -> list[str]:
+    """Return what the tasks' items are called, as far as they tell."""
+    data = [_as_dict(_as_dict(task).get("data", task)) for task in tasks]
+    return [str(value) for own in data for value in map(own.get, ITEM_KEYS) if value is not None]
 
 
 def _read_annotator(found: Any) -> str:

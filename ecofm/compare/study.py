@@ -6,10 +6,17 @@ publish theirs; what follows from its lines by closure is compared too.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ecofm.compare.answers import Answers
-from ecofm.compare.comparison import Comparison, normalize_item, normalize_name, quote
+from ecofm.compare.comparison import (
+    Comparison,
+    normalize_item,
+    normalize_name,
+    quote,
+    refuse_decimals,
+)
 from ecofm.compare.graph import Order, build_order, close, condense, find_components, reduce_edges
 from ecofm.errors import ComparisonError
 
@@ -52,6 +59,7 @@ def read_study(path: Path, text: str) -> Answers:
 
 def _parse(answers: Answers, text: str) -> tuple[list[list[str]], list[tuple[str, str]]]:
     """Return the tiers, every item in one, and the steps (lower, higher)."""
+    refuse_decimals(answers.path, re.split("[<>=\n]", text))
     tier_of: dict[str, list[str]] = {}
     steps: list[tuple[str, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
