@@ -92,6 +92,6 @@ def test_unusable_comparisons_are_refused():
     with pytest.raises(ComparisonError, match="with itself"):
         check_comparison("ada", "3", "03", "tie")
     with pytest.raises(ComparisonError, match="left, right, tie or skip"):
-        check_comparison("ada", "3", "4", "Left")
+        check_comparison("ada", "3", "4", "leftmost")
     with pytest.raises(ComparisonError, match="annotator"):
         expand_ordering(" ", "3>4")
