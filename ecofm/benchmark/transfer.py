@@ -22,12 +22,13 @@ from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.transfer_looks import draw_curve, render_table, summarise
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.comparison import Comparison
+from ecofm.compare.members import read_members
 from ecofm.compare.panel import standardise
 from ecofm.compare.picking import Panel, PickConfig, Picker
 from ecofm.errors import ComparisonError, EcofmError
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
-from ecofm.rank.items import Indices, pair_items, read_members
+from ecofm.rank.items import Indices, pair_items
 from ecofm.rank.losses import Floats
 from ecofm.rank.transfer import Target, TransferConfig, move_heads, open_target
 from ecofm.types import Progress, say

@@ -148,7 +148,7 @@ def parse_outcome(text: str) -> str:
     plain = " ".join(text.replace("\u2019", "'").casefold().split())
     if not plain:
         raise UnansweredError(
-            "there is no outcome, expected left, right, tie or skip; fill it in, or leave the line."
+            "there is no outcome yet, expected left, right, tie or skip; fill it in when known."
         )
     if plain not in OUTCOME_OF:
         raise ComparisonError(

@@ -15,7 +15,6 @@ from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
 from ecofm.compare.store import RECORD, Store, is_store
 from ecofm.compare.study import read_study, write_study
 from ecofm.compare.tables import (
-    EXPECTED,
     PARQUET_MAGIC,
     read_parquet_table,
     read_text_table,
@@ -80,7 +79,7 @@ def read_answers(path: Path) -> Answers:
     except ComparisonError:
         raise
     except EcofmError as error:
-        raise ComparisonError(f"{error} Comparisons are {EXPECTED}.") from error
+        raise ComparisonError(str(error)) from error
 
 
 def _read_any(path: Path) -> Answers:

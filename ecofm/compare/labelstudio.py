@@ -98,11 +98,15 @@ def _read_annotation(task: dict[str, Any], annotation: Any) -> list[Comparison]:
 def _read_items(data: Any) -> list[str]:
     """Return the names of the two items, whatever the case of `left` and `right`."""
     known = {str(key).strip().casefold(): value for key, value in _as_dict(data).items()}
-    items = [known.get(key) for key in ITEM_KEYS]
-    if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in items):
+    if not set(ITEM_KEYS) <= set(known):
         found = list_names([quote(str(key)) for key in _as_dict(data)]) or "nothing"
         raise ComparisonError(f"its data holds {found}; {EXPECTED}.")
-    return [str(item) for item in items]
+    for key in ITEM_KEYS:
+        if isinstance(known[key], bool) or not isinstance(known[key], str | int | float):
+            raise ComparisonError(
+                f"its item {key} is {quote(str(known[key]))}, expected a name; correct the task."
+            )
+    return [str(known[key]) for key in ITEM_KEYS]
 
 
 def _list_items(tasks: list[Any]) -> list[str]:

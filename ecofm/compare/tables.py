@@ -27,8 +27,8 @@ EXPECTED = "expected annotator,left,right,outcome or annotator,ordering"
 PARQUET_MAGIC = b"PAR1"
 BETWEEN = re.compile("[<>=]")
 
-Line = tuple[str, Sequence[str]]
-"""Where it stands in the file, such as `line 7`, and its fields."""
+Line = tuple[str, Sequence[str], str | None]
+"""Where it stands, such as `line 7`, its fields, and what is wrong with their number."""
 
 
 def read_text_table(path: Path, text: str) -> Answers:
@@ -37,36 +37,38 @@ def read_text_table(path: Path, text: str) -> Answers:
     Raises ComparisonError or EcofmError when its columns are of no kind, or its quotes are broken.
     """
     records = read_records(path, text)
-    kind, places = find_columns(path, records.names)
-    answers = Answers(path, kind)
+    kind, places = find_columns(f"{path}, line {records.head}", records.names)
     lines: list[Line] = []
     for number, cells in records.rows:
-        # Spreadsheets leave out the blank fields at a line's end: no harm where nothing is read.
         fault = records.misfit(cells)
-        if fault and (len(cells) > len(records.names) or len(cells) <= max(places)):
-            answers.reject(f"line {number}", ComparisonError(fault))
-        else:
-            lines.append((f"line {number}", cells))
-    return _read_lines(answers, records.names, places, lines)
+        # Spreadsheets leave out the blank fields at a line's end: no harm where nothing is read.
+        is_short = len(cells) < len(records.names) and len(cells) > max(places)
+        lines.append((f"line {number}", cells, None if is_short else fault))
+    return _read_lines(Answers(path, kind), records.names, places, lines)
 
 
 def read_parquet_table(path: Path) -> Answers:
     """Return the answers of a Parquet file, row by row; raises as `read_text_table` does."""
     table = read_table(path)
-    kind, places = find_columns(path, table.columns)
+    kind, places = find_columns(str(path), table.columns)
     _check_types(path, [table.columns[place] for place in places])
-    lines = [(f"row {number}", cells) for number, cells in table.rows(table.columns)]
+    lines = [(f"row {number}", cells, None) for number, cells in table.rows(table.columns)]
     return _read_lines(Answers(path, kind), table.columns, places, lines)
 
 
 def _read_lines(
     answers: Answers, names: Sequence[str], places: list[int], lines: Iterable[Line]
 ) -> Answers:
-    """Take the answer of each line, which has a field at every place."""
+    """Take the answer of each line; one without any text at the places says nothing."""
     known = [column_name(name) for name in names]
     items: list[str] = []
-    for place, cells in lines:
+    for place, cells, fault in lines:
+        if fault:
+            answers.reject(place, ComparisonError(fault))
+            continue
         own = [cells[number] for number in places]
+        if not any(cell.strip() for cell in own):
+            continue
         items += BETWEEN.split(own[1]) if answers.kind == "ordering" else own[1:3]
         if answers.kind == "labelstudio":
             answers.take(place, partial(read_flat, dict(zip(known, cells, strict=False))))
@@ -82,11 +84,12 @@ def _compare(cells: list[str]) -> list[Comparison]:
     return [check_comparison(*cells)]
 
 
-def find_columns(path: Path, header: Sequence[str]) -> tuple[str, list[int]]:
+def find_columns(where: str, header: Sequence[str]) -> tuple[str, list[int]]:
     """Return what kind of table a header announces, and the places of its columns.
 
-    Blanks and capitals in names count for nothing; further columns are allowed and not read.
-    Raises ComparisonError when no kind fits, several do, or a column occurs twice.
+    `where` names the file and line in errors. Blanks and capitals in names count for nothing;
+    further columns are allowed and not read. Raises ComparisonError when no kind fits, several do,
+    or a column occurs twice.
     """
     names = [column_name(name) for name in header]
     fitting = {
@@ -99,8 +102,8 @@ def find_columns(path: Path, header: Sequence[str]) -> tuple[str, list[int]]:
     if len(fitting) != 1:
         found = quote(",".join(name.strip() for name in header))
         raise ComparisonError(
-            f"{path}, line 1: the columns are {found}, {EXPECTED}; write these names, each once, "
-            "in the first line."
+            f"{where}: the columns are {found}, {EXPECTED}; write these names, each once, in the "
+            "first line."
         )
     ((kind, columns),) = fitting.items()
     return kind, [names.index(column) for column in columns]
