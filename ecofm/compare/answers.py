@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ecofm.compare.comparison import Comparison, UnansweredError
 from ecofm.errors import ComparisonError
+from ecofm.tables import count
 
 MAX_SHOWN = 5
 """Faults of a file that are shown one by one; a table has all of them."""
@@ -62,7 +63,7 @@ class Answers:
         if len(faults) > self.n_good:
             raise ComparisonError(f"{self._tell_fault()} Nothing of the file was read.")
         if not self.n_good:
-            found = f"{len(self.rejected)} questions" if self.rejected else "a header"
+            found = count(len(self.rejected), "question") if self.rejected else "a header"
             raise ComparisonError(
                 f"{self.path} has {found} and no answers; give a file with answers."
             )

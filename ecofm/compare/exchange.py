@@ -126,7 +126,7 @@ def read_comparisons(path: Path, warn: Callable[[str], None] = say) -> pd.DataFr
     """
     answers = read_answers(Path(path)).require_whole()
     if n_open := len(answers.rejected):
-        warn(f"{path}: {n_open} questions without an answer were left out.")
+        warn(f"{path}: {count(n_open, 'question')} without an answer left out.")
     return _to_frame(answers.rows)
 
 

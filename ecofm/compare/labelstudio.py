@@ -92,7 +92,8 @@ def _read_annotation(task: dict[str, Any], annotation: Any) -> list[Comparison]:
         raise ComparisonError(f"it is {quote(str(annotation))}; {EXPECTED}.")
     outcome = "skip" if annotation.get("was_cancelled") else _read_result(annotation.get("result"))
     annotator = _read_annotator(annotation.get("completed_by"))
-    return [check_comparison(annotator, *_read_items(task.get("data")), outcome)]
+    left, right = _read_items(task.get("data"))
+    return [check_comparison(annotator, left, right, outcome)]
 
 
 def _read_items(data: Any) -> list[str]:
@@ -166,7 +167,8 @@ def read_flat(record: Mapping[str, Any]) -> list[Comparison]:
     controls = [value for key, value in record.items() if key not in NO_CONTROLS]
     outcome = _choose([value for cell in controls for value in _read_cell(cell)])
     annotator = _read_annotator(record["annotator"])
-    return [check_comparison(annotator, *_read_items(record), outcome)]
+    left, right = _read_items(record)
+    return [check_comparison(annotator, left, right, outcome)]
 
 
 def _read_cell(value: Any) -> list[dict[str, Any]]:

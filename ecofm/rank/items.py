@@ -138,8 +138,8 @@ def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | Non
         ends = np.cumsum(np.bincount(owner, minlength=len(named)))
         parts = np.split(found[embedded].astype(np.int64)[order], ends[:-1])
         groups = dict(zip(named.tolist(), parts, strict=True)) if len(named) else {}
-    own = _find_tiles([item for item in items if item not in groups], rows)
-    own = own.reindex(items).to_numpy()
+    tiles = _find_tiles([item for item in items if item not in groups], rows)
+    own = tiles.reindex(items).to_numpy()
     unknown = [
         item for item, row in zip(items, own, strict=True) if item not in groups and np.isnan(row)
     ]

@@ -110,7 +110,7 @@ def test_other_verbs_refuse_a_fault_and_say_how_to_go_on(tmp_path):
         read_comparisons(path)
     said = []
     assert len(read_comparisons(write(tmp_path, TEXT + "bo,1,2,\n"), said.append)) == 4
-    assert said == [f"{path}: 1 questions without an answer were left out."]
+    assert said == [f"{path}: 1 question without an answer left out."]
 
 
 @pytest.mark.parametrize(

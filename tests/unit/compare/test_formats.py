@@ -116,7 +116,7 @@ def test_label_studios_own_export_is_read():
      ('[{"data": {"left": "1", "right": "2"}, "annotations": [], "predictions": [{"result": []}]}]',
       "predictions of a model and no annotation"),
      ('[{"data": {"left": "1", "right": "2"}, "annotations": [{"completed_by": 1, "result": []}]}]',
-      "1 questions and no answers"),
+      "1 question and no answers"),
      ("[3]", "task 1: it is '3'"), ('{"text": 1}\n{"text": 2}', "one a line perhaps"),
      ('[{"data": {"left": "1", "right": "2"}}]', "no list of annotations"),
      ('[{"left": 1, "right": 2, "answer": "left"}]', "holds 'left', 'right', 'answer'"),
