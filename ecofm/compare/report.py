@@ -65,7 +65,8 @@ def write_report(
     }
     order = build_order(answers)
     pictures = {"levels": draw_levels(consensus, config.interval)}
-    if 2 <= len(tables["annotators"]) <= MAX_ANNOTATORS:
+    # Who only skipped is in the table, and agrees with nobody.
+    if 2 <= len(crowd.voices.annotators) <= MAX_ANNOTATORS:
         pictures["agreement"] = draw_agreement(tables["agreement"])
     if len(order.names) <= MAX_NODES:
         pictures["hasse"] = draw_hasse(order, "Who stands above whom, by majority")

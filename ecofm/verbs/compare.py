@@ -120,5 +120,5 @@ def report_(
     conclude(
         out,
         f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute; "
-        f"{found['n_doubtful']} annotators are not shown to be better than chance",
+        f"{found['n_doubtful']} of the annotators not shown to be better than chance",
     )

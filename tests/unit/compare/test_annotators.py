@@ -23,6 +23,7 @@ from ecofm.compare.annotators import (
 from ecofm.compare.comparison import COLUMNS
 from ecofm.compare.consensus import ConsensusConfig, fit_answers
 from ecofm.compare.crowd import N_FOLDS
+from ecofm.compare.report import write_report
 
 TURNED = {"left": "right", "right": "left"}
 
@@ -150,8 +151,17 @@ def test_the_report_says_it_on_its_page_and_on_the_terminal(tmp_path, capsys):
     main(["compare", "report", "--store", str(tmp_path / "a.csv"), "--out", str(tmp_path / "r")])
     said = capsys.readouterr().err
     assert "<x> agrees with the consensus of the others in" in said
-    assert said.rstrip().endswith("1 annotators are not shown to be better than chance")
+    assert said.rstrip().endswith("1 of the annotators not shown to be better than chance")
     page = (tmp_path / "r" / "report.md").read_text()
     assert "&#60;x&#62; agrees with" in page and "no better than chance" in page
     table = pd.read_csv(tmp_path / "r" / "annotators.csv").set_index("annotator")
     assert table.loc["<x>", "verdict"] == GUESSING
+
+
+def test_a_report_on_one_voice_and_one_who_only_skips(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "annotator,left,right,outcome\na,1,2,left\na,2,3,left\nb,1,2,skip\n"
+    )
+    out = write_report(tmp_path / "a.csv", tmp_path / "r", warn=lambda _: None)
+    table = pd.read_csv(out / "annotators.csv")
+    assert table["verdict"].tolist() == [UNKNOWN] * 2 and not (out / "agreement.png").exists()
