@@ -80,7 +80,11 @@ class Grid:
         """Parse the name; raises ValueError for any other."""
         found = re.fullmatch(r"none|(utm|xyz):(0|[1-9][0-9]{0,4})", name)
         size = int(found[2]) if found and found[2] else 0
-        if not found or (found[1] == "utm" and (size < UTM_STEP_M or size % UTM_STEP_M)) or size > 81920:
+        if (
+            not found
+            or (found[1] == "utm" and (size < UTM_STEP_M or size % UTM_STEP_M))
+            or size > 81920
+        ):
             raise ValueError(
                 f"grid {name!r} is not known: expected utm:2560, utm:1280 (metres, a multiple "
                 "of 80), xyz:14 (zoom) or none."
