@@ -38,7 +38,7 @@ NOT_STATISTICS = {"county", "district", "group", *CELL_KEYS, *REGION_KEYS}
 """Columns that name a place: never a target."""
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 PERIOD = "{period}"
-ADVICE = " (--missing LIST or none, and --decimal, tell how to read it)"
+ADVICE = " (--missing and --decimal tell how to read it)"
 SHOWN = 5
 """Names that a sentence lists; files hold all."""
 
@@ -232,11 +232,13 @@ def read_proxies(
     was recognised is said. Raises EcofmError when the table cannot be read, has no key, or says
     something twice.
     """
+    # Other stages have no such flags.
     advice = ADVICE if options else ""
+    hint = "; other columns are chosen with --key, or --lat and --lon" if options else ""
     options = options or ProxyOptions()
     given = open_proxies(path)
     notes = list(given.notes)
-    level, key, coordinates = _choose_key(given, options, set(cells), by_region)
+    level, key, coordinates = _choose_key(given, options, set(cells), by_region, hint)
     period = _choose_period(given, options)
     taken = {key, period, *(coordinates or ())}
     spare = POINT_COLUMNS if level == "point" else set()
@@ -306,7 +308,7 @@ def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
 
 
 def _choose_key(
-    given: Table, options: ProxyOptions, cells: set[str], by_region: bool
+    given: Table, options: ProxyOptions, cells: set[str], by_region: bool, hint: str
 ) -> tuple[str, str | None, tuple[str, str] | None]:
     """Return the level, the column that names the place, and those of coordinates."""
     if options.lat is not None and options.lon is not None:
@@ -327,7 +329,7 @@ def _choose_key(
     raise EcofmError(
         f"{given.path} has columns {', '.join(given.columns)}; expected one of "
         f"{', '.join(CELL_KEYS)}, region to say which place a row is about, or latitude and "
-        "longitude of points."
+        f"longitude of points{hint}."
     )
 
 

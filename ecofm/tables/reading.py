@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ class Table:
         cells = zip(*(self.text(column) for column in columns), strict=True)
         yield from zip(self.lines.tolist(), cells, strict=True)
 
-    def at(self, row: int) -> str:
+    def at(self, row: SupportsIndex) -> str:
         """Return a row's place in the file: `line 7`."""
         return f"{self.unit} {self.lines[row]}"
 
