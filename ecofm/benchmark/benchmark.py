@@ -103,8 +103,8 @@ def benchmark(
         table, proxy, polygons, min_covered=config.min_covered, radius_m=config.radius_m
     )
     targets = proxy.pick_targets(config.targets, config.beside)
-    readings = proxy.notes + proxy.explain(targets, config.targets is None)
-    for sentence in [*readings[len(proxy.notes) :], *join.sentences]:
+    readings = proxy.explain(targets, config.targets is None) + join.proxies.tell_missing(targets)
+    for sentence in [*readings, *join.sentences]:
         say(sentence)
     attribution = str(read_manifest(scores, "scores").get("attribution", ""))
     if archive:
@@ -114,7 +114,7 @@ def benchmark(
     if not outcomes:
         raise EcofmError(f"nothing can be compared with {proxies}: {refused[0]}.")
     with draft as folder:
-        write_report(folder, outcomes, refused, attribution, join, readings)
+        write_report(folder, outcomes, refused, attribution, join, proxy.notes + readings)
         write_unmatched(join, folder)
     say(f"{len(outcomes)} comparisons; {len(refused)} left out, named in report.md.")
     return out

@@ -10,12 +10,11 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
-from ecofm.benchmark.proxies import SHOWN, Joined, Proxies
+from ecofm.benchmark.proxies import SHOWN, Joined, Proxies, list_names
 from ecofm.benchmark.regions import (
     Regions,
     Shares,
     find_overlaps,
-    list_names,
     share_cells,
 )
 from ecofm.errors import EcofmError
@@ -65,13 +64,18 @@ def join_proxies(
     if proxies.level == "cell":
         cells = scores["cell_id"].drop_duplicates()
         joined = proxies.join(cells, periods, "the scores")
-        loose = [(name, "no row in the proxies") for name in joined.without_row]
+        loose = [(name, joined.reason(name)) for name in joined.without_row]
         join = _tell(joined, "scored cell", "scores", len(cells), loose, shares, min_covered)
     elif regions is None or shares is None:
         raise EcofmError(f"{proxies.path} is by region: give the regions' polygons with --regions.")
     else:
         join = _join_regions(proxies, regions, shares, periods, min_covered)
     if regions and shares is not None:
+        covered = shares.covered()
+        has_row = set(join.proxies.table["unit"])
+        by_cell = proxies.level == "cell"
+        _tell_cover(join, [n for n in covered.index if n in has_row or (by_cell and covered[n])],
+                    shares)  # fmt: skip
         join.sentences.extend(regions.notes)
         if pairs := find_overlaps(regions.table, shares):
             join.sentences.append(
@@ -85,34 +89,43 @@ def join_proxies(
 def _join_regions(
     proxies: Proxies, regions: Regions, shares: Shares, periods: list[str], min_covered: float
 ) -> Join:
-    """Join by the names of regions; those without enough scored cells are named."""
+    """Join by the names of regions."""
     names = regions.table["region"].tolist()
     joined = proxies.join(names, periods, "the polygons")
     covered = shares.covered()
     lone = set(joined.without_row)
-    scored = [name for name in names if covered[name] > 0]
-    loose = [(name, "no row in the proxies") for name in scored if name in lone]
-    loose += [(name, "no row, no scored cell") for name in names
-              if name in lone and covered[name] == 0]  # fmt: skip
+    loose = [(n, joined.reason(n)) for n in names if n in lone and covered[n] > 0]
+    far = [name for name in names if name in lone and covered[name] == 0]
     join = _tell(joined, "region", "polygons", len(names), loose, shares, min_covered)
-    known = [name for name in names if name not in lone]
-    few = [name for name in known if not 0 < covered[name] or covered[name] < min_covered]
-    partly = [name for name in known if name not in few and covered[name] < PARTLY]
+    if far:
+        join.sentences.append(
+            f"{count(len(far), 'region')} more of the polygons have neither a row nor a scored "
+            f"cell: {list_names(far)}."
+        )
+    join.unmatched.extend(("polygons", n, f"{joined.reason(n)}, no scored cell") for n in far)
+    join.record["n_without_row_or_cell"] = len(far)
+    return join
+
+
+def _tell_cover(join: Join, names: list[str], shares: Shares) -> None:
+    """Tell which of some regions scored cells cover too little to be compared, or in part."""
+    covered = shares.covered()
+    few = [name for name in names if not covered[name] or covered[name] < join.min_covered]
+    partly = [name for name in names if name not in set(few) and covered[name] < PARTLY]
     if few:
         join.sentences.append(
-            f"{count(len(few), 'region')} with a row are left out, for scored cells cover less "
-            f"than {min_covered:.0%} of them (--min-covered): {_with_shares(few, covered)}."
+            f"{count(len(few), 'region')} left out, for scored cells cover less than "
+            f"{join.min_covered:.0%} (--min-covered): {_with_shares(few, covered)}."
         )
     if partly:
         join.sentences.append(
-            f"{count(len(partly), 'region')} are compared by the part that scored cells cover: "
+            f"{count(len(partly), 'region')} compared by the part that scored cells cover: "
             f"{_with_shares(partly, covered)}."
         )
     join.unmatched.extend(("polygons", n, f"scored cells cover {covered[n]:.1%}") for n in few)
-    join.record["not_covered"] = [{"name": n, "covered": float(covered[n])} for n in few]
-    join.record["partly_covered"] = [{"name": n, "covered": float(covered[n])} for n in partly]
-    join.record["min_covered"] = min_covered
-    return join
+    for key, chosen in (("not_covered", few), ("partly_covered", partly)):
+        join.record[key] = [{"name": n, "covered": float(covered[n])} for n in chosen]
+    join.record["min_covered"] = join.min_covered
 
 
 def _with_shares(names: Sequence[str], covered: pd.Series) -> str:
@@ -138,8 +151,6 @@ def _tell(
             f"nothing can be compared with {path}: none of its names is one of a {place}. It has "
             f"{theirs}, the {side} {ours}; choose the column of names with --key."
         )
-    if joined.proxies.table.empty and joined.lost_periods:
-        raise EcofmError(_say_periods(joined) + "; choose the column of time with --period-column.")
     sentences = [f"{joined.n_matched} of {count(n_places, place)} have a row in {path.name}."]
     if loose:
         sentences.append(
@@ -152,7 +163,7 @@ def _tell(
             f"{', '.join(joined.without_place[:SHOWN])}{f' and {more} more' if more > 0 else ''}."
         )
     if joined.lost_periods:
-        sentences.append(_say_periods(joined) + ".")
+        sentences.append(f"{joined.lost()}.")
     rows = [(side, name, reason) for name, reason in loose]
     rows += [("proxies", name, f"no {place} of this name") for name in joined.without_place]
     rows += [("proxies", time, "no score of this period") for time in joined.lost_periods]
@@ -171,13 +182,6 @@ def _tell(
     return Join(joined.proxies, shares, min_covered, record, sentences, rows)
 
 
-def _say_periods(joined: Joined) -> str:
-    return (
-        f"{joined.proxies.path.name} has {joined.proxies.period_column} "
-        f"{list_names(joined.lost_periods)}, of which there is no score"
-    )
-
-
 def _join_points(
     scores: gpd.GeoDataFrame, proxies: Proxies, regions: Regions | None, radius_m: float | None
 ) -> Join:
@@ -192,7 +196,10 @@ def _join_points(
     circles = points.circles(radius_m)
     shares = share_cells(scores, circles)
     found = shares.parts["region"].unique().tolist()
-    turned = share_cells(scores, points.circles(radius_m, swapped=True)).parts["region"].nunique()
+    turned = 0
+    if len(found) < len(points.frame):
+        exchanged = share_cells(scores, points.circles(radius_m, swapped=True))
+        turned = exchanged.parts["region"].nunique()
     if turned > len(found):
         raise EcofmError(
             f"{proxies.path}: {len(found)} points lie near a scored cell, and {turned} would with "
@@ -207,8 +214,6 @@ def _join_points(
             f"{south:.3f} to {north:.3f} and {west:.3f} to {east:.3f}."
         )
     joined = proxies.join(points.frame.index, scores["period"].unique().tolist(), "the points")
-    if joined.proxies.table.empty:
-        raise EcofmError(_say_periods(joined) + "; choose the column of time with --period-column.")
     lost = [name for name in points.frame.index if name not in set(found)]
     radii = points.radii_m(radius_m)
     kinds = pd.DataFrame({"setting": points.frame["setting"], "radius_m": radii})
@@ -226,7 +231,7 @@ def _join_points(
     if lost:
         sentences.append(f"{count(len(lost), 'point')} without a scored cell: {list_names(lost)}.")
     if joined.lost_periods:
-        sentences.append(_say_periods(joined) + ".")
+        sentences.append(f"{joined.lost()}.")
     covered = shares.covered()[found]
     partly = int((covered < PARTLY).sum())
     if partly:

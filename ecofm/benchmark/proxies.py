@@ -26,7 +26,7 @@ from ecofm.tables import (
     read_number_columns,
     read_table,
 )
-from ecofm.tables.periods import span_of
+from ecofm.tables.periods import MAY_BE_A_STATISTIC, span_of
 from ecofm.tables.reading import from_frame
 from ecofm.types import say
 
@@ -128,7 +128,8 @@ class Proxies:
             if name in self.statistics or column_name(name) in known:
                 chosen.append(name if name in self.statistics else known[column_name(name)])
             elif (column := self.columns.get(name)) and column.fault:
-                raise EcofmError(f"{self.path}: {column.fault}{self.advice}.")
+                advice = "" if column.is_text else self.advice
+                raise EcofmError(f"{self.path}: {column.fault}{advice}.")
             else:
                 raise EcofmError(
                     f"{self.path} has no numeric column {name}; it has "
@@ -157,6 +158,18 @@ class Proxies:
             said.append(f"left out, for a target is a number: {'; '.join(texts)}.")
         return said
 
+    def tell_missing(self, names: Iterable[str]) -> list[str]:
+        """Return for columns with gaps how many places have no number, and which come first."""
+        said = []
+        for name in names:
+            gone = self.table.loc[self.table[name].isna(), "unit"]
+            if len(gone):
+                said.append(
+                    f"{name} has no number in {len(gone)} of {count(len(self.table), 'row')}: "
+                    f"{list_names(gone)}."
+                )
+        return said
+
     def join(self, units: Iterable[str], periods: Iterable[str], sides: str) -> Joined:
         """Return the proxies under our names of places and periods, and what has no partner.
 
@@ -169,16 +182,30 @@ class Proxies:
         kept = unit.notna()
         table = self.table.assign(unit=unit)
         lost_periods: list[str] = []
+        notes = list(found.notes)
         if "period" in self.table:
             times = match_periods(self.table["period"], periods)
             table["period"] = self.table["period"].map(times)
             lost_periods = [p for p in dict.fromkeys(self.table["period"]) if p not in times]
             kept &= table["period"].notna()
-        joined = replace(self, table=table[kept], places=self.places[kept])
-        joined.require_single()
+            if other := next(((p, mine) for p, mine in times.items() if p != mine), None):
+                notes.append(
+                    f"{self.period_column} {quote(other[0])} is taken for the period {other[1]}."
+                )
+        proxies = replace(self, table=table[kept], places=self.places[kept])
+        proxies.require_single()
         lines = self.places.groupby(self.table["unit"]).first()
         lost = [f"{quote(name)} ({lines[name]})" for name in found.only_right]
-        return Joined(joined, len(found.pairs), found.only_left, lost, lost_periods, found.notes)
+        has_row = set(proxies.table["unit"])
+        without_row = [name for name in dict.fromkeys(units) if name not in has_row]
+        other_time = set(found.pairs) - has_row
+        joined = Joined(proxies, len(has_row), without_row, other_time, lost, lost_periods, notes)
+        if found.pairs and lost_periods and not kept.any():
+            raise EcofmError(
+                f"{joined.lost()}, but of {list_names(dict.fromkeys(periods))}; correct the "
+                "column, or remove it where the numbers stand for every period."
+            )
+        return joined
 
     def require_single(self) -> None:
         """Raise EcofmError where two rows are about one place and period."""
@@ -208,13 +235,25 @@ class Joined:
     n_matched: int
     """Places that both sides have."""
     without_row: list[str]
-    """Our places without a row."""
+    """Our places without a row of a period of ours."""
+    other_time: set[str]
+    """Those of them that have a row of another period."""
     without_place: list[str]
     """Rows whose place we do not have, with their lines."""
     lost_periods: list[str]
     """Periods of the table, as written there, that no score has."""
     notes: list[str]
-    """How spellings differ."""
+    """How spellings and periods differ."""
+
+    def reason(self, name: str) -> str:
+        """Say why a place has no row."""
+        return "no row of a scored period" if name in self.other_time else "no row"
+
+    def lost(self) -> str:
+        """Say which periods of the table no score has."""
+        column = self.proxies.period_column
+        name = self.proxies.path.name
+        return f"{name} has {column} {list_names(self.lost_periods)}, of which there is no score"
 
 
 def read_proxies(
@@ -237,6 +276,8 @@ def read_proxies(
     hint = "; other columns are chosen with --key, or --lat and --lon" if options else ""
     options = options or ProxyOptions()
     given = open_proxies(path)
+    if not len(given.lines):
+        raise EcofmError(f"{path} has names of columns and no rows; give a table with rows.")
     notes = list(given.notes)
     level, key, coordinates = _choose_key(given, options, set(cells), by_region, hint)
     period = _choose_period(given, options)
@@ -344,17 +385,23 @@ def _choose_period(given: Table, options: ProxyOptions) -> str | None:
     """Return the column that tells the time: `period`, or another name that holds dates."""
     if options.period_column is not None:
         return _require(given, options.period_column)
-    if (plain := given.find("period")) is not None:
-        return plain
     named = (given.find(name) for name in PERIOD_COLUMNS)
     return next((name for name in named if name is not None and _tells_time(given, name)), None)
 
 
+def list_names(names: Iterable[str]) -> str:
+    """Return the first names in quotes, and how many more there are."""
+    given = list(names)
+    more = f" and {len(given) - SHOWN} more" if len(given) > SHOWN else ""
+    return ", ".join(map(quote, given[:SHOWN])) + more
+
+
 def _tells_time(given: Table, name: str) -> bool:
-    """Return whether a column is called like a time and holds mostly years or dates."""
-    if column_name(name) not in PERIOD_COLUMNS:
-        return False
-    texts = [canonical(text) for text in set(given.text(name))]
+    """Return whether a column is called like a time, and may be one."""
+    called = column_name(name)
+    if called not in MAY_BE_A_STATISTIC:
+        return called in PERIOD_COLUMNS
+    texts = [text for text in map(canonical, given.text(name)) if text]
     return 2 * sum(span_of(text) is not None for text in texts) > len(texts)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ecofm.benchmark.proxies import REGION_KEYS, SHOWN, read_vector
+from ecofm.benchmark.proxies import REGION_KEYS, list_names, read_vector
 from ecofm.errors import EcofmError
 from ecofm.meridian import close, cut, find_leap
 from ecofm.tables import canonical, column_name, count, quote
@@ -113,13 +113,6 @@ def _join_parts(
         )
         table = table.dissolve("same", aggfunc="first", sort=False)
     return table.reset_index(drop=True)[["region", "geometry"]]
-
-
-def list_names(names: pd.Series | list[str]) -> str:
-    """Return the first names in quotes, and how many more there are."""
-    given = list(names)
-    more = f" and {len(given) - SHOWN} more" if len(given) > SHOWN else ""
-    return ", ".join(map(quote, given[:SHOWN])) + more
 
 
 @dataclass(frozen=True, slots=True)

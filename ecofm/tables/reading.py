@@ -25,6 +25,7 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
     b"SQLite format 3": "a database (a GeoPackage, perhaps)",
+    b"<": "a web page or XML",
 }
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = ",;\t|"
@@ -164,7 +165,7 @@ def _read_text(path: Path, text: str) -> Table:
             )
     width = max(len(cells) for _, cells in kept)
     columns = [[c[place] if place < len(c) else "" for _, c in rows] for place in range(width)]
-    return _build(path, names, columns, [line for line, _ in rows], separator, notes)
+    return _build(path, names, columns, [line for line, _ in rows], separator, notes, head)
 
 
 def _trim(cells: list[str]) -> list[str]:
@@ -272,6 +273,7 @@ def _build(
     lines: list[int],
     separator: str | None,
     notes: list[str],
+    head: int = 0,
 ) -> Table:
     """Return a table of the named columns; raises EcofmError where names are missing or twice."""
     unit = "line" if separator else "row"
@@ -287,10 +289,11 @@ def _build(
                 notes.append(f"{path.name}: left out column {place + 1}, which numbers the rows.")
                 continue
         if not name:
+            row = int(np.argmax(~_is_blank(column)))
             raise EcofmError(
-                f"{path}: column {place + 1} has no name and holds "
-                f"{quote(str(column[~_is_blank(column)].iloc[0]))}; name it in the line of column "
-                "names, or remove it."
+                f"{path}: column {place + 1} has no name and holds {quote(str(column[row]))} "
+                f"({unit} {lines[row]}). {f'Line {head}' if head else 'The file'} must name the "
+                "columns: remove a title above them, or name the column."
             )
         if name in found:
             raise EcofmError(f"{path} has two columns {quote(name)}; rename or remove one of them.")

@@ -144,10 +144,20 @@ def test_a_column_of_years_is_the_period(
 
 def test_other_years_are_never_compared(nation: Any) -> None:
     table = pd.DataFrame({"region": nation.names, "year": 2018, "people": nation.people})
-    with pytest.raises(EcofmError, match=r"'2018', of which there is no score.*--period-column"):
+    with pytest.raises(EcofmError, match=r"'2018', of which there is no score, but of '2019'"):
         nation.run(table, nation.named())
     table["taken"] = 2019
     assert nation.compared(nation.run(table, nation.named(), period_column="taken"))[0] == 20
+
+
+def test_rows_without_a_year_are_left_out_and_a_year_is_never_overlooked(nation: Any) -> None:
+    table = pd.DataFrame({"region": nation.names, "people": nation.people})
+    report = nation.run(table.assign(year=[None] * 2 + [2019] * 18), nation.named())
+    assert nation.compared(report)[0] == 18
+    assert "left out 2 rows without year: line 2, line 3." in report["readings"]
+    for year in ("FY2018", "2018/19", "1 July 2018", "19"):
+        with pytest.raises(EcofmError, match="of which there is no score, but of '2019'"):
+            nation.run(table.assign(year=year), nation.named())
 
 
 def test_two_dates_of_one_year_are_refused(nation: Any) -> None:
