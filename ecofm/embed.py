@@ -15,6 +15,7 @@ import torch
 
 from ecofm import artifact, load_encoder
 from ecofm.errors import ArtifactError, EcofmError
+from ecofm.meridian import cut_all
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.tiles.archive import Archive, TileError, open_archives
 from ecofm.types import Contract, Progress, say
@@ -33,7 +34,7 @@ class Embeddings:
         self.path = path
         self.manifest: dict[str, Any] = artifact.read_manifest(path, "embeddings")
         try:
-            self.index = gpd.read_parquet(path / "index.parquet")
+            self.index = cut_all(gpd.read_parquet(path / "index.parquet"))
             self.matrix: Matrix = np.load(path / "embeddings.npy", mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise ArtifactError(
@@ -59,11 +60,45 @@ class Embeddings:
             known.warn_of_resolution(replace(known, gsd_m=gsd_m), "the encoder", str(self.path))
 
 
+def require_tiles_once(parts: Sequence[tuple[Path, pd.DataFrame]], stage: str) -> None:
+    """Raise ArtifactError when artifacts of one stage that are used together share a tile.
+
+    `parts` are their folders with cell_id and period of their tiles. Each tile counts once: twice
+    it would weigh twice, and have two scores.
+    """
+    keys = ["cell_id", "period"]
+    whole = pd.concat([table[keys] for _, table in parts], keys=range(len(parts)))
+    twice = whole[whole.duplicated()]
+    if twice.empty:
+        return
+    cell_id, period = twice.iloc[0]
+    alike = whole[(whole["cell_id"] == cell_id) & (whole["period"] == period)]
+    one, other = (int(part) for part, _ in alike.index[:2])
+    first, second = parts[one][0], parts[other][0]
+    if one == other:
+        raise ArtifactError(
+            f"{first} holds {len(twice.loc[[one]])} tiles twice, first cell {cell_id} in period "
+            f"{period}; make it again with `{artifact.MADE_BY[stage]}`."
+        )
+    shared = whole.loc[[one]].drop_duplicates().merge(whole.loc[[other]].drop_duplicates())
+    cure = (
+        "tile both folders of chips in one call (`ecofm tile FOLDER FOLDER --grid none --out DIR`),"
+        " which puts each folder's name before its chips"
+        if period == "none"
+        else "tile the scenes of both into one archive (`ecofm tile SCENES... --out DIR`)"
+    )
+    raise ArtifactError(
+        f"--{stage} {first} and --{stage} {second} share {len(shared)} tiles, first cell {cell_id} "
+        f"in period {period}, and a tile counts once; give one of the two, or {cure} and embed "
+        "that."
+    )
+
+
 def open_embeddings(paths: Sequence[Path]) -> tuple[gpd.GeoDataFrame, Matrix, str]:
     """Return (index, matrix, encoder hash) of embeddings that are used together.
 
-    Raises ArtifactError when they come from different encoders or hold values that are not
-    finite.
+    Raises ArtifactError when they come from different encoders, hold values that are not finite or
+    share tiles.
     """
     parts = [Embeddings(path) for path in paths]
     for part in parts[1:]:
@@ -80,6 +115,7 @@ def open_embeddings(paths: Sequence[Path]) -> tuple[gpd.GeoDataFrame, Matrix, st
                 f"{part.path} has {int(bad.sum())} embeddings that are not finite, first "
                 f"{tile_id}; make it again with `ecofm embed`."
             )
+    require_tiles_once([(part.path, part.index) for part in parts], "embeddings")
     index = pd.concat([part.index for part in parts], ignore_index=True)
     # One part stays a memory map.
     matrix = parts[0].matrix if len(parts) == 1 else np.concatenate([p.matrix for p in parts])
@@ -99,14 +135,15 @@ def embed(
 
     `columns` takes one part of the embeddings only, by a name that the encoder's config.json has.
     Tiles whose bytes are damaged are left out by name in `rejected.parquet`. Raises
-    ContractError when the archives break the encoder's contract, ValueError when the encoder has
-    no such columns.
+    ContractError when the archives break the encoder's contract, ArtifactError when they share
+    tiles, ValueError when the encoder has no such columns.
     """
     opened, contract = open_archives(list(archives))
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
     for archive in opened:
         known.warn_of_resolution(archive.contract, str(encoder), str(archive.path))
+    require_tiles_once([(archive.path, archive.index) for archive in opened], "archive")
     chosen = slice(0, model.dim) if columns is None else model.find_columns(columns)
     dim = chosen.stop - chosen.start
     inputs = artifact.hash_inputs(archive=archives, encoder=encoder_folder(encoder))
@@ -139,7 +176,7 @@ def embed(
             "n_rejected": len(rejected),
             "contract": known.to_json(),
             "archive_gsd_m": [archive.contract.gsd_m for archive in opened],
-            "attribution": opened[0].attribution,
+            "attribution": "; ".join(dict.fromkeys(a.attribution for a in opened)),
         }
     return out
 

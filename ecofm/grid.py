@@ -23,13 +23,17 @@ from odc.geo.geobox import GeoBox
 from odc.geo.gridspec import GridSpec
 from pyproj import Geod, Transformer
 from pyproj.exceptions import ProjError
-from shapely.geometry import Polygon
+from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry.base import BaseGeometry
 
 from ecofm.errors import SceneError
+from ecofm.meridian import close_ring, cut
 
 WGS84 = "EPSG:4326"
 WEB_MERCATOR = "EPSG:3857"
 UTM_GSD_M = 10
+UTM_STEP_M = 80
+"""Sides of UTM cells are multiples of it."""
 XYZ_PX = 256
 XYZ_GSD_M = 2 * math.pi * 6378137 / XYZ_PX  # at zoom 0, on the equator
 UTM_LATITUDES = (-80.0, 84.0)
@@ -37,6 +41,8 @@ XYZ_LATITUDES = (-85.06, 85.06)
 MAX_COARSENESS = 10  # 100 m pixels drawn at 10 m show nothing of what the grid is for
 N_SAMPLES = 65  # a side of a footprint; steps stay below a UTM zone even round the whole Earth
 MAX_CELLS_AT_ONCE = 2**15
+CELL_ID = re.compile(r"(?:(32[67][0-9]{2})_)?(-?[0-9]{1,8})_(-?[0-9]{1,8})")
+"""EPSG code of UTM (none in web mercator), row and column; rows of UTM count northward."""
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -54,18 +60,17 @@ class Cell:
     cell_id: str
     geobox: GeoBox
 
-    def polygon(self) -> Polygon:
-        """Return the outline in longitude and latitude (EPSG:4326).
-
-        Where it crosses the 180th meridian it stays in one piece, with longitudes above 180.
-        """
+    def polygon(self) -> Polygon | MultiPolygon:
+        """Return the outline in longitude and latitude (EPSG:4326), cut at the 180th meridian."""
         height, width = self.geobox.shape
-        corners = np.array([(0, 0), (0, height), (width, height), (width, 0)], dtype=float)
+        corners = [(0, 0), (0, height), (width, height), (width, 0), (width / 2, height / 2)]
         to_lonlat = _transformer(str(self.geobox.crs), WGS84)
-        longitude, latitude = to_lonlat.transform(*apply(self.geobox.affine, *corners.T))
-        if np.ptp(longitude) > 180:
-            longitude = longitude % 360
-        return Polygon(np.stack([longitude, latitude], axis=1))
+        places = np.array(corners, dtype=float).T
+        longitude, latitude = to_lonlat.transform(*apply(self.geobox.affine, *places))
+        middle = longitude[-1]
+        if np.abs(longitude - middle).max() > 180:
+            longitude = middle + (longitude - middle + 180) % 360 - 180
+        return cut(Polygon(np.stack([longitude, latitude], axis=1)[:-1]))
 
 
 class Grid:
@@ -75,7 +80,11 @@ class Grid:
         """Parse the name; raises ValueError for any other."""
         found = re.fullmatch(r"none|(utm|xyz):(0|[1-9][0-9]{0,4})", name)
         size = int(found[2]) if found and found[2] else 0
-        if not found or (found[1] == "utm" and (size < 80 or size % 80)) or size > 81920:
+        if (
+            not found
+            or (found[1] == "utm" and (size < UTM_STEP_M or size % UTM_STEP_M))
+            or size > 81920
+        ):
             raise ValueError(
                 f"grid {name!r} is not known: expected utm:2560, utm:1280 (metres, a multiple "
                 "of 80), xyz:14 (zoom) or none."
@@ -233,7 +242,7 @@ class Grid:
 
     def cell(self, cell_id: str) -> Cell:
         """Return the cell with this id; raises ValueError when it cannot be one of the grid."""
-        found = re.fullmatch(r"(?:(32[67][0-9]{2})_)?(-?[0-9]{1,8})_(-?[0-9]{1,8})", cell_id)
+        found = CELL_ID.fullmatch(cell_id)
         if self.kind == "none" or not found or (found[1] is None) != (self.kind == "xyz"):
             raise ValueError(f"{cell_id!r} is no cell of grid {self.name}.")
         indices = np.array([[int(found[3]), int(found[2])]])
@@ -305,11 +314,11 @@ def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
     return np.stack([columns, rows], axis=-1)
 
 
-def outline_of(footprint: GeoBox) -> Polygon:
+def outline_of(footprint: GeoBox) -> BaseGeometry:
     """Return a raster's outline in longitude and latitude (EPSG:4326), bent as its edges are.
 
-    Where it crosses the 180th meridian it stays in one piece, with longitudes above 180. Points
-    that do not project are left out.
+    It is cut at the 180th meridian, and holds the pole that the raster holds. Points that do not
+    project are left out.
     """
     height, width = footprint.shape
     side = np.linspace(0, 1, N_SAMPLES)[:-1]
@@ -319,10 +328,7 @@ def outline_of(footprint: GeoBox) -> Polygon:
     to_lonlat = _transformer(str(footprint.crs), WGS84)
     longitude, latitude = map(np.asarray, to_lonlat.transform(*apply(footprint.affine, x, y)))
     finite = np.isfinite(longitude) & np.isfinite(latitude)
-    longitude, latitude = longitude[finite], latitude[finite]
-    if np.ptp(longitude) > 180:
-        longitude = longitude % 360
-    return Polygon(np.stack([longitude, latitude], axis=1))
+    return close_ring(longitude[finite], latitude[finite])
 
 
 def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.bool_]:

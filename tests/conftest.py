@@ -49,17 +49,18 @@ def write_archive(
     grid: str = "utm:1280",
     seed: int = 0,
     invalid_share: float = 0.0,
+    corner: tuple[int, int] = CORNER,
 ) -> Path:
     """Write an archive whose cells grow more developed with their number.
 
-    Cells stand in rows of four on the ground; with grid `none` they are chips. A share of the
+    Cells stand in rows of four on the ground from `corner` (y, x); with grid `none` they are chips. A share of the
     pixels of every tile is invalid.
     """
     random = np.random.default_rng(seed)
     top = {"uint8": 250.0, "uint16": 4000.0, "int16": 4000.0}[dtype]
     is_chips = grid == "none"
     names = [
-        f"g{i % 2}/{i:03d}.png" if is_chips else f"32652_{CORNER[0] + i // 4}_{CORNER[1] + i % 4}"
+        f"g{i % 2}/{i:03d}.png" if is_chips else f"32652_{corner[0] + i // 4}_{corner[1] + i % 4}"
         for i in range(n_cells)
     ]
     rows, tiles, masks = [], [], []

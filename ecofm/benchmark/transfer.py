@@ -136,7 +136,10 @@ def _match_truth(path: Path, index: pd.DataFrame, config: CurveConfig) -> Known:
         raise EcofmError(
             f"{path} has several columns, {', '.join(targets)}; choose one with --column."
         )
-    table = proxy.table
+    joined = proxy.join(index["cell_id"], index["period"], "the embeddings")
+    for note in [*proxy.explain(targets, False), *joined.notes]:
+        say(note)
+    table = joined.proxies.table
     if config.region is not None and config.region not in table:
         raise EcofmError(
             f"{path} has no column {config.region}; it has {', '.join(map(str, table.columns))}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio.features
@@ -15,10 +16,12 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 from scipy.ndimage import distance_transform_edt
+from shapely.geometry.base import BaseGeometry
 
 from ecofm.grid import WGS84, Grid, apply
 from ecofm.maps.looks import MAX_TILES, STRIP_PX, pick_periods
 from ecofm.maps.pictures import pick_period
+from ecofm.meridian import cut, join
 
 if TYPE_CHECKING:
     from ecofm.tiles.archive import Archive
@@ -42,7 +45,9 @@ def measure_scene_edges(archive: Archive) -> pd.DataFrame:
         # An orbit gives the same footprint again and again.
         scenes = known[known["period"] == period].drop_duplicates("geometry", ignore_index=True)
         rows = pick_period(archive.index, period)
-        tiles, edges = scenes.boundary.sindex.query(rows.geometry.to_numpy(), "intersects")
+        # Where an outline is cut at the 180th meridian, the scene does not end.
+        lines = gpd.GeoSeries([cut(join(shape).boundary) for shape in scenes.geometry])
+        tiles, edges = lines.sindex.query(rows.geometry.to_numpy(), "intersects")
         pairs = pd.DataFrame({"tile": tiles, "edge": edges}).sort_values(["tile", "edge"])
         kept = pairs["tile"].unique()[: MAX_TILES // len(periods)]
         for tile, members in pairs[pairs["tile"].isin(kept)].groupby("tile"):
@@ -65,7 +70,7 @@ def summarise(edges: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _covered(outline: shapely.Polygon, cell_id: str, grid: str) -> NDArray[np.bool_]:
+def _covered(outline: BaseGeometry, cell_id: str, grid: str) -> NDArray[np.bool_]:
     """Return which pixels of a cell a scene's outline (EPSG:4326) covers."""
     box = Grid(grid).cell(cell_id).geobox
     to_cell = Transformer.from_crs(WGS84, str(box.crs), always_xy=True)
@@ -74,7 +79,7 @@ def _covered(outline: shapely.Polygon, cell_id: str, grid: str) -> NDArray[np.bo
         x, y = to_cell.transform(at[:, 0], at[:, 1])
         return np.stack(apply(~box.affine, x, y), axis=1)
 
-    shape = shapely.transform(outline, to_pixels)
+    shape = shapely.transform(join(outline), to_pixels)
     covered: NDArray[np.bool_] = rasterio.features.geometry_mask(
         [shape], tuple(box.shape), rasterio.Affine.identity(), invert=True
     )

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
+from ecofm.grid import UTM_LATITUDES
+from ecofm.meridian import join, middles
 from ecofm.types import Contract, say
 
 if TYPE_CHECKING:
@@ -29,7 +31,10 @@ FADED = 0.25
 """Share of the colour that changes keep which cannot be told from noise."""
 ROBUST_PERCENT = (2.0, 98.0)
 """Percentiles that colours and contrast are stretched between."""
-WIDEST_UTM_DEGREES = 12.0
+FARTHEST_UTM_DEGREES = 6.0
+FARTHEST_AZIMUTHAL_DEGREES = 60.0
+"""From the middle of a map; what lies farther needs another projection."""
+EQUAL_EARTH = "EPSG:8857"
 DPI = 110
 
 
@@ -210,24 +215,58 @@ def keep_one_zone(rows: gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, NDArray[np.
     kept = [found for found, zone in zip(parsed, zones, strict=True) if found and zone == best]
     sign = 1 if best == "xyz" else -1
     places = np.array([(sign * int(found[2]), int(found[3])) for found in kept], dtype=np.int64)
-    return rows[np.array(zones) == best], places
+    chosen = rows[np.array(zones) == best]
+    if best == "xyz":
+        _turn_columns(places, chosen)
+    return chosen, places
+
+
+def _turn_columns(places: NDArray[np.int64], rows: gpd.GeoDataFrame) -> None:
+    """Bring web mercator's columns on both sides of the 180th meridian beside each other."""
+    west, _, east, _ = rows.geometry.iloc[0].bounds
+    n_columns = round(360 / (east - west))
+    columns = places[:, 1]
+    turned = np.where(columns < n_columns // 2, columns + n_columns, columns)
+    if np.ptp(turned) < np.ptp(columns):
+        places[:, 1] = turned
 
 
 def place_cells(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Return the cells that have a geometry, in km from their south-west corner.
 
-    In the UTM zone of their middle; areas wider than 12 degrees in Equal Earth.
+    In the UTM zone of their middle; where some lie farther than 6 degrees from it, or the middle
+    lies near a pole, in an equal-area projection about it, or, farther than 60, in Equal Earth.
     """
     placed = table[table.geometry.notna()]
     if placed.empty:
         raise EcofmError("no cell has a place on Earth: there is no map of chips.")
-    west, south, east, north = placed.total_bounds
-    wide = max(east - west, north - south) > WIDEST_UTM_DEGREES
-    projected = placed.to_crs("EPSG:8857" if wide else placed.estimate_utm_crs())
+    crs = _choose_crs(middles(placed.geometry))
+    if crs != EQUAL_EARTH:  # which ends at the 180th meridian, where outlines are cut
+        whole = [join(outline) for outline in placed.geometry]
+        placed = placed.set_geometry(gpd.GeoSeries(whole, index=placed.index, crs=placed.crs))
+    projected = placed.to_crs(crs)
     left, bottom, _, _ = projected.total_bounds
     outlines = projected.geometry.affine_transform([1e-3, 0, 0, 1e-3, -left / 1e3, -bottom / 1e3])
     # A CRS would make geopandas set the axes' aspect for it; these are plain kilometres.
     return projected.set_geometry(outlines.set_crs(None, allow_override=True))
+
+
+def _choose_crs(places: gpd.GeoSeries) -> str:
+    """Return the CRS in which places (EPSG:4326) are drawn."""
+    east, north = np.radians(places.x.to_numpy()), np.radians(places.y.to_numpy())
+    # As points of a sphere, they have a middle across the 180th meridian and at the poles too.
+    points = np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)])
+    x, y, z = middle = points.mean(axis=1)
+    longitude = float(np.degrees(np.arctan2(y, x)))
+    latitude = float(np.degrees(np.arctan2(z, np.hypot(x, y))))
+    cosine = middle @ points / max(float(np.linalg.norm(middle)), 1e-9)
+    far = float(np.degrees(np.arccos(cosine.clip(-1, 1).min())))
+    low, high = UTM_LATITUDES
+    if far > FARTHEST_AZIMUTHAL_DEGREES:
+        return EQUAL_EARTH
+    if far > FARTHEST_UTM_DEGREES or not low <= latitude <= high:
+        return f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84"
+    return f"EPSG:{(32600 if latitude >= 0 else 32700) + int((longitude + 180) % 360 // 6) + 1}"
 
 
 def start_map(title: str, attribution: str) -> tuple[Figure, Axes]:

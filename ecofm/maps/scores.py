@@ -1,4 +1,4 @@
-"""The stage `score`: embeddings and a ranker to scores with intervals, and to a COG."""
+"""The stage `score`: embeddings and a ranker to scores with intervals, and to maps."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import rasterio
-from rasterio.features import rasterize
-from rasterio.transform import Affine
 
 from ecofm import artifact
-from ecofm.embed import Embeddings, Matrix
+from ecofm.embed import Embeddings, Matrix, require_tiles_once
 from ecofm.errors import ArtifactError, EcofmError
+from ecofm.maps.cogs import write_maps
+from ecofm.maps.stac import write_collection
 from ecofm.rank.run import load_ranker
 from ecofm.rank.targets import Z_90, Classes, Ranker
 from ecofm.types import Progress, say
 
 CHUNK_TILES = 65_536
-MAX_COG_PX = 2**28
 
 
 def score(
@@ -37,8 +35,10 @@ def score(
     `lower` and `upper` are a 90 % interval: the ranker's ensemble and, where repeated answers tell
     it, how far places stray from what their embedding tells. A ranker of classes adds `class`, the
     likeliest, and `p_{class}`, the probability of each; `score` is that of the ranker's positive
-    class. With `cog` each period becomes `{period}.tif`, bands score, lower and upper, one pixel
-    a cell. Raises ArtifactError when the ranker was made for another encoder.
+    class. With `cog` each period becomes `{period}.tif`, or each of its zones a
+    `{period}_{zone}.tif`, with bands score, lower and upper, one pixel a cell; `collection.json`
+    is the STAC collection of them. Raises ArtifactError when the ranker was made for another
+    encoder, or embeddings share tiles.
     """
     heads, manifest = load_ranker(ranker)
     parts = [Embeddings(path) for path in embeddings]
@@ -49,6 +49,7 @@ def score(
                 "archive with that encoder."
             )
         part.warn_of_resolution()
+    require_tiles_once([(part.path, part.index) for part in parts], "embeddings")
     inputs = artifact.hash_inputs(embeddings=embeddings, ranker=ranker)
     draft = artifact.Draft(
         out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite
@@ -56,6 +57,7 @@ def score(
     if draft.done:
         say(f"{out} is done already: the same embeddings and ranker.")
         return out
+    attribution = "; ".join(dict.fromkeys(part.manifest["attribution"] for part in parts))
     tables = [_score_part(part, heads, progress) for part in parts]
     whole = pd.concat(tables, ignore_index=True)
     if not np.isfinite(whole["score"]).all():
@@ -63,12 +65,8 @@ def score(
     with draft as folder:
         whole.to_parquet(folder / "scores.parquet")
         if cog:
-            for period, rows in whole.groupby("period"):
-                write_cog(rows, folder / f"{period}.tif", parts[0].manifest["attribution"])
-        draft.extra = {
-            "n_tiles": len(whole),
-            "attribution": parts[0].manifest["attribution"],
-        }
+            write_collection(write_maps(whole, folder, attribution), folder, attribution)
+        draft.extra = {"n_tiles": len(whole), "attribution": attribution}
     return out
 
 
@@ -112,44 +110,3 @@ def predict_intervals(
         if progress:
             progress(min(start + CHUNK_TILES, len(matrix)), len(matrix))
     return centre, spread
-
-
-def write_cog(rows: gpd.GeoDataFrame, path: Path, attribution: str) -> None:
-    """Write score, lower and upper as a cloud-optimised GeoTIFF, one pixel a cell.
-
-    Cells keep the CRS of their grid: web mercator, or the UTM zone of the first cell (cells of
-    other zones are drawn where they fall). Nodata is NaN.
-    """
-    placed = rows[rows.geometry.notna() & ~rows.geometry.is_empty]
-    if placed.empty:
-        raise EcofmError("--cog needs cells with a place; these tiles are chips without one.")
-    first = str(placed["cell_id"].iloc[0])
-    crs = f"EPSG:{first.split('_')[0]}" if first.count("_") == 2 else "EPSG:3857"
-    local = placed.to_crs(crs)
-    bounds = local.bounds.to_numpy()
-    # The way over degrees costs some nanometres.
-    size = round(float(np.median(bounds[:, 2] - bounds[:, 0])), 6)
-    west, north = round(bounds[:, 0].min(), 6), round(bounds[:, 3].max(), 6)
-    width = round((bounds[:, 2].max() - west) / size)
-    height = round((north - bounds[:, 1].min()) / size)
-    if width * height > MAX_COG_PX:
-        raise EcofmError(f"the area is {width}x{height} cells, too far apart for one COG.")
-    transform = Affine(size, 0, west, 0, -size, north)
-    bands = [
-        rasterize(
-            zip(local.geometry.centroid, local[name], strict=True),
-            (height, width),
-            fill=np.nan,
-            transform=transform,
-            dtype="float32",
-        )
-        for name in ("score", "lower", "upper")
-    ]
-    with rasterio.open(
-        path, "w", driver="COG", width=width, height=height, count=3, dtype="float32", crs=crs,
-        transform=transform, nodata=np.nan, compress="deflate",
-    ) as target:  # fmt: skip
-        target.write(np.stack(bands))
-        target.update_tags(attribution=attribution, period=str(rows["period"].iloc[0]))
-        for number, name in enumerate(("score", "lower", "upper"), start=1):
-            target.set_band_description(number, name)

@@ -27,7 +27,7 @@ from torch.nn.utils.parametrize import (
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
-from ecofm.embed import embed
+from ecofm.embed import embed, require_tiles_once
 from ecofm.errors import EcofmError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
@@ -105,6 +105,7 @@ def finetune(
     contract.
     """
     opened, contract = open_archives(list(archives))
+    require_tiles_once([(archive.path, archive.index) for archive in opened], "archive")
     model, known = load_encoder(encoder)
     known.require_match(contract, str(encoder), str(archives[0]))
     for archive in opened:

@@ -134,9 +134,8 @@ def _match_by(
         crowd, side = (mine, sides[0]) if len(mine) > 1 else (theirs, sides[1])
         other, partner = (theirs, sides[1]) if len(mine) > 1 else (mine, sides[0])
         raise EcofmError(
-            f"{side} has {quote(crowd[0])} and {quote(crowd[1])}, and {partner} has "
-            f"{quote(other[0])}: which of the two it means cannot be told; write the names on both "
-            "sides alike."
+            f"{quote(crowd[0])} and {quote(crowd[1])} of {side} may both be {quote(other[0])} of "
+            f"{partner}; write the names on both sides alike."
         )
     return found
 

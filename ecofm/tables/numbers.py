@@ -110,8 +110,8 @@ class _Reader:
                 others.append(cell)
         if not self.numbers:
             self.is_text = True
-            example = self._where(others[0]) if others else "nothing in it"
-            self.fault = f"{self.name} holds no numbers, such as {example}"
+            shown = f", such as {self._where((others or marks)[0])}" if others or marks else ""
+            self.fault = f"{self.name} holds no numbers{shown}"
         elif others:
             self.fault = (
                 f"{self.name} is not numbers throughout: {self._count(others)} of "
@@ -183,6 +183,8 @@ class _Reader:
                 readings = self._readings(fitting) or readings
             if len(readings) > 1:
                 chosen = choose_reading(readings, list(self.numbers.values()), self.table.separator)
+                if chosen is not None and not chosen[0].group:
+                    self._say_alike(*readings[0], readings[1][1])
                 readings = readings if chosen is None else [chosen]
             if len(readings) > 1:
                 self._ask_for_mark(readings)
@@ -191,6 +193,14 @@ class _Reader:
         if self.fault:
             return Column(self.name, None, tuple(self.notes), self.fault, self.is_text)
         return self._finish()
+
+    def _say_alike(self, style: Style, one: Floats, other: Floats) -> None:
+        place = int(np.argmax(one != other))
+        low, high = sorted((one[place], other[place]))
+        self.notes.append(
+            f"{self.name}: {self._where(list(self.numbers)[place])} is read as {low:.15g}; were it "
+            f"{high:.15g}, and all others alike, ranks would be the same."
+        )
 
     def _ask_for_mark(self, readings: list[tuple[Style, Floats]]) -> None:
         (_, one), (_, other) = readings[:2]

@@ -15,6 +15,8 @@ PERIOD_COLUMNS = (
     "ano", "año", "anno", "rok", "tahun", "năm",
 )  # fmt: skip
 """Names of a column that tells the time, the likeliest first, as `column_name` writes them."""
+MAY_BE_A_STATISTIC = {"time"}
+"""Those that may also be a number of hours: they must hold years or dates."""
 
 YEAR = re.compile(r"(?:19|20)\d\d")
 QUARTER = re.compile(r"((?:19|20)\d\d)[- ]?[Qq]([1-4])")

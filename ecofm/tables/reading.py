@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsIndex
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
     b"%PDF": "a PDF",
     b"SQLite format 3": "a database (a GeoPackage, perhaps)",
+    b"<": "a web page or XML",
 }
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 SEPARATORS = ",;\t|"
@@ -74,7 +76,7 @@ class Table:
         cells = zip(*(self.text(column) for column in columns), strict=True)
         yield from zip(self.lines.tolist(), cells, strict=True)
 
-    def at(self, row: int) -> str:
+    def at(self, row: SupportsIndex) -> str:
         """Return a row's place in the file: `line 7`."""
         return f"{self.unit} {self.lines[row]}"
 
@@ -197,7 +199,7 @@ def _read_text(path: Path, text: str) -> Table:
     width = max(len(cells) for cells in (found.names, *rows))
     columns = [[c[place] if place < len(c) else "" for c in rows] for place in range(width)]
     lines = [line for line, _ in found.rows]
-    return _build(path, found.names, columns, lines, found.separator, list(found.notes))
+    return _build(path, found.names, columns, lines, found.separator, list(found.notes), found.head)
 
 
 def _trim(cells: list[str]) -> list[str]:
@@ -305,6 +307,7 @@ def _build(
     lines: list[int],
     separator: str | None,
     notes: list[str],
+    head: int = 0,
 ) -> Table:
     """Return a table of the named columns; raises EcofmError where names are missing or twice."""
     unit = "line" if separator else "row"
@@ -320,10 +323,11 @@ def _build(
                 notes.append(f"{path.name}: left out column {place + 1}, which numbers the rows.")
                 continue
         if not name:
+            row = int(np.argmax(~_is_blank(column)))
             raise EcofmError(
-                f"{path}: column {place + 1} has no name and holds "
-                f"{quote(str(column[~_is_blank(column)].iloc[0]))}; name it in the line of column "
-                "names, or remove it."
+                f"{path}: column {place + 1} has no name and holds {quote(str(column[row]))} "
+                f"({unit} {lines[row]}). {f'Line {head}' if head else 'The file'} must name the "
+                "columns: remove a title above them, or name the column."
             )
         if name in found:
             raise EcofmError(f"{path} has two columns {quote(name)}; rename or remove one of them.")

@@ -15,6 +15,7 @@ FILL = 1e19
 LIMITS = frozenset((-32768, 32767, 65535, -2147483648, 2147483647))
 """What integers of 16 and 32 bits end with."""
 STRONG = re.compile(r"-?9{3,}")
+LONG = re.compile(r"-9{4,}")
 WEAK = re.compile(r"-?(?:99|8{2,}|7{2,}|9+[678])")
 SMALL = (-9.0, -8.0, -7.0, -1.0)
 FAR, APART = 10, 3
@@ -95,7 +96,12 @@ def _judge_far(number: float, numbers: Floats, count: dict[float, int], found: S
     others = numbers[(numbers != number) & ~np.isin(numbers, found.missing)]
     longer = [_is_long_code(other) and abs(other) >= abs(number) for other in others.tolist()]
     others = others[~np.array(longer, dtype=bool)]
+    is_long = LONG.fullmatch(_shape(number)) is not None
     if not len(others) or others.min() < number < others.max():
+        # Among balances of any size, what is there more often than all else is no balance.
+        most = max((count[other] for other in others.tolist()), default=0)
+        if is_long and len(others) and count[number] > max(1, most):
+            found.doubtful.append(number)
         return
     reach, spread = float(np.abs(others).max()), float(np.ptp(others))
     gap = float(np.abs(others - number).min())
@@ -103,6 +109,8 @@ def _judge_far(number: float, numbers: Floats, count: dict[float, int], found: S
         certain = _is_strong(number) and (number < 0 or count[number] > 1)
         certain |= _shape(number) == "-99" and count[number] > 1
         (found.missing if certain else found.doubtful).append(number)
+    elif is_long:
+        found.doubtful.append(number)
     elif gap > spread and (count[number] > 1 or number < 0) and abs(number) > APART * reach:
         found.doubtful.append(number)
 

@@ -19,6 +19,7 @@ import xxhash
 from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.grid import WGS84
+from ecofm.meridian import cut_all
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
@@ -108,7 +109,7 @@ class Archive:
     def index(self) -> gpd.GeoDataFrame:
         """The index, one row a tile, in storage order."""
         try:
-            return gpd.read_parquet(self._index_path)
+            return cut_all(gpd.read_parquet(self._index_path))
         except (OSError, ValueError) as error:
             raise self._damaged_index(error) from error
 
@@ -149,7 +150,7 @@ class Archive:
         if not path.exists():
             return gpd.GeoDataFrame(columns=["name", "period", "date"], geometry=[], crs=WGS84)
         try:
-            return gpd.read_parquet(path)
+            return cut_all(gpd.read_parquet(path))
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path} cannot be read ({error}).") from error
 

@@ -22,6 +22,7 @@ from shapely.geometry import mapping, shape
 
 from ecofm.artifact import Draft, unwritable, write_json
 from ecofm.errors import SceneError
+from ecofm.meridian import close
 from ecofm.tiles.area import Area
 from ecofm.tiles.items import MAX_ITEM_BYTES
 from ecofm.types import say
@@ -110,7 +111,7 @@ def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:
     if not ITEM_ID.fullmatch(str(item.get("id"))):
         raise SceneError("has an id that is no file name")
     try:
-        place = shapely.make_valid(shape(item["geometry"]))
+        place = shapely.make_valid(close(shape(item["geometry"])))
         is_inside = bool(shapely.intersects(place, area.shape))
     except (
         LookupError,
@@ -165,7 +166,7 @@ def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]
                 collections=[config.collection],
                 datetime=config.dates,
                 # A coast has more corners than an API takes; what is outside is dropped here.
-                intersects=mapping(area.shape.convex_hull),
+                intersects=mapping(area.hull()),
                 query=cloud if config.max_cloud < 100 and can_query else None,
                 limit=PAGE_ITEMS,
             )

@@ -108,14 +108,18 @@ def write_index(out: Path, parts: Iterable[gpd.GeoDataFrame | pa.RecordBatch]) -
 def _table_of(part: gpd.GeoDataFrame | pa.RecordBatch) -> pa.Table:
     """Return rows of the index as they are stored, with GeoParquet's metadata."""
     if isinstance(part, pa.RecordBatch):
-        return pa.Table.from_batches([part])
-    stored = io.BytesIO()
-    part.to_parquet(stored, index=False)
-    table = pq.read_table(stored)
+        table = pa.Table.from_batches([part])
+    else:
+        stored = io.BytesIO()
+        part.to_parquet(stored, index=False)
+        table = pq.read_table(stored)
     told = dict(table.schema.metadata)
     geo = json.loads(told[b"geo"])
-    # It would be the box of the first rows.
-    geo["columns"]["geometry"].pop("bbox", None)
+    told_of = geo["columns"]["geometry"]
+    # It would be the box of the first rows, and their types: cells may be cut further on.
+    told_of.pop("bbox", None)
+    if told_of["geometry_types"]:
+        told_of["geometry_types"] = ["MultiPolygon", "Polygon"]
     return table.replace_schema_metadata({**told, b"geo": json.dumps(geo).encode()})
 
 

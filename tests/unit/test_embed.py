@@ -23,7 +23,13 @@ from ecofm.tiles.archive import open_archive
 def test_rows_follow_the_index_over_several_archives(
     make_archive: Callable[..., Path], stages: Any, tmp_path: Path
 ) -> None:
-    more = make_archive(tmp_path / "more", n_cells=BATCH_TILES // 2 + 3, seed=4, invalid_share=0.2)
+    more = make_archive(
+        tmp_path / "more",
+        n_cells=BATCH_TILES // 2 + 3,
+        seed=4,
+        invalid_share=0.2,
+        corner=(3400, 391),
+    )
     seen: list[tuple[int, int]] = []
     out = embed(
         [more, stages.archive], stages.encoder, tmp_path / "out",

@@ -19,7 +19,8 @@ from ecofm.embed import Embeddings, embed
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.grid import Grid
 from ecofm.maps import scores as scores_module
-from ecofm.maps.scores import Z_90, predict_intervals, score, write_cog
+from ecofm.maps.cogs import write_maps
+from ecofm.maps.scores import Z_90, predict_intervals, score
 from ecofm.rank.run import load_ranker
 
 
@@ -51,7 +52,7 @@ def test_chunks_do_not_show(stages: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_several_embeddings_are_scored_together(
     make_archive: Callable[..., Path], stages: Any, tmp_path: Path
 ) -> None:
-    more = make_archive(tmp_path / "more", n_cells=3, seed=8)
+    more = make_archive(tmp_path / "more", n_cells=3, seed=8, corner=(3400, 391))
     embed([more], stages.encoder, tmp_path / "embeddings")
     out = score([stages.embeddings, tmp_path / "embeddings"], stages.ranker, tmp_path / "out")
     assert len(gpd.read_parquet(out / "scores.parquet")) == 30
@@ -113,8 +114,8 @@ def test_each_cell_is_one_pixel_at_its_place(
 ) -> None:
     offsets = [(0, 0), (0, 1), (2, 3), (1, 5)]
     names = [f"{prefix}{corner[0] + y}_{corner[1] + x}" for y, x in offsets]
-    write_cog(cells(grid, names), tmp_path / "map.tif", "whose imagery")
-    with rasterio.open(tmp_path / "map.tif") as found:
+    write_maps(cells(grid, names), tmp_path, "whose imagery")
+    with rasterio.open(tmp_path / "2019.tif") as found:
         assert found.crs.to_epsg() == (32652 if prefix else 3857)
         assert found.shape == (3, 6) and found.descriptions == ("score", "lower", "upper")
         assert found.tags()["attribution"] == "whose imagery" and found.tags()["period"] == "2019"
