@@ -13,15 +13,15 @@ import pandas as pd
 from ecofm.artifact import Draft, hash_inputs, read_manifest
 from ecofm.benchmark.baselines import image_statistics
 from ecofm.benchmark.contest import OURS, Contest, Outcome, hold
+from ecofm.benchmark.joining import Join, join_proxies, write_unmatched
 from ecofm.benchmark.proxies import (
     Proxies,
-    average_regions,
+    ProxyOptions,
     name_rival,
-    place_cells,
     read_proxies,
-    read_regions,
     resolve_rival,
 )
+from ecofm.benchmark.regions import average_regions, read_regions
 from ecofm.benchmark.report import write_report
 from ecofm.errors import EcofmError, UsageError
 from ecofm.maps.change import read_scores
@@ -36,13 +36,21 @@ MEAN = "mean"
 
 
 @dataclass(kw_only=True, slots=True)
-class BenchmarkConfig:
+class BenchmarkConfig(ProxyOptions):
     """What `benchmark` may be told."""
 
     targets: list[str] | None = None
     """Columns of the proxies to check against; None takes every numeric column not in `beside`."""
     beside: list[str] = field(default_factory=list)
     """Rival scores in the proxies' columns; `siscore_{period}` stands for a column a period."""
+    region_column: str | None = None
+    """Column of the polygons that names them; None looks for region, name."""
+    min_covered: float = 0.1
+    """Smallest share of a region, 0 to 1, that scored cells must cover for it to be compared."""
+    radius_m: float | None = None
+    """Radius in metres within which cells belong to a survey point; 0 takes the cell that it lies
+    in. None takes how far the DHS displaces points: 2,000 m where a column says urban, else 5,000.
+    """
     n_bootstrap: int = 1_000
     """Resamples of the places for each 95 % interval, at least 1,000."""
     seed: int = 0
@@ -51,8 +59,13 @@ class BenchmarkConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
         require_seed(self.seed)
+        ProxyOptions.__post_init__(self)
         if self.n_bootstrap < 1_000:
             raise UsageError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
+        if not 0 <= self.min_covered <= 1:
+            raise UsageError(f"min_covered is {self.min_covered}: expected a share from 0 to 1.")
+        if self.radius_m is not None and not 0 <= self.radius_m <= 100_000:
+            raise UsageError(f"radius_m is {self.radius_m}: expected 0 to 100,000 m.")
 
 
 def benchmark(
@@ -71,29 +84,40 @@ def benchmark(
     R² of logarithms with 95 % bootstrap intervals, for our score, the rivals and, where `archive`
     gives the scored tiles' pixels, single image statistics; paired differences; and Spearman
     given the mean colour. All contestants of a row are judged on the same places. A region's
-    value is the area-weighted mean over its cells. The mean of periods is over cells scored in
-    all of them. Raises EcofmError when nothing can be compared.
+    value is the mean over the cells that it overlaps, weighted by the area of the overlap; a
+    survey point's, over the circle round it. The mean of periods is over cells scored in all of
+    them. What matched, what has no partner on either side (unmatched.csv names all), and how cells
+    of the table were read is said and stands in the report. Raises EcofmError when nothing can be
+    compared.
     """
     table = read_scores(scores).rename(columns={"score": OURS})
     table = table[["tile_id", "cell_id", "period", OURS, "geometry"]]
-    proxy = read_proxies(proxies)
+    proxy = read_proxies(
+        proxies, config, cells=table["cell_id"].unique(), by_region=regions is not None
+    )
     inputs = hash_inputs(scores=scores, proxies=proxies, regions=regions, archive=archive)
     draft = Draft(out, stage="report", config=asdict(config), inputs=inputs, overwrite=overwrite)
     if draft.done:
         say(f"{out} is done already.")
         return out
-    placed = place_cells(table, read_regions(regions)) if regions else None
-    if proxy.level == "region" and placed is None:
-        raise EcofmError(f"{proxies} is by region: give the regions' polygons with --regions.")
+    polygons = read_regions(regions, config.region_column) if regions else None
+    join = join_proxies(
+        table, proxy, polygons, min_covered=config.min_covered, radius_m=config.radius_m
+    )
+    targets = proxy.pick_targets(config.targets, config.beside)
+    readings = proxy.explain(targets, config.targets is None) + join.proxies.tell_missing(targets)
+    for sentence in [*readings, *join.sentences]:
+        say(sentence)
     attribution = str(read_manifest(scores, "scores").get("attribution", ""))
     if archive:
         table, attribution = add_baselines(table, archive)
-    contests = list(plan_contests(table, proxy, placed, config))
+    contests = list(plan_contests(table, join, targets, config))
     outcomes, refused = hold_all(contests, config)
     if not outcomes:
         raise EcofmError(f"nothing can be compared with {proxies}: {refused[0]}.")
     with draft as folder:
-        write_report(folder, outcomes, refused, attribution)
+        write_report(folder, outcomes, refused, attribution, join, proxy.notes + readings)
+        write_unmatched(join, folder)
     say(f"{len(outcomes)} comparisons; {len(refused)} left out, named in report.md.")
     return out
 
@@ -123,12 +147,12 @@ def measure_archive(archive: Archive) -> pd.DataFrame:
 
 def plan_contests(
     table: gpd.GeoDataFrame,
-    proxy: Proxies,
-    placed: pd.DataFrame | None,
+    join: Join,
+    targets: list[str],
     config: BenchmarkConfig,
 ) -> Iterator[Contest]:
     """Yield every contest: levels, periods and their mean, targets, subsets."""
-    targets = proxy.pick_targets(config.targets, config.beside)
+    proxy = join.proxies
     periods = sort_periods(table["period"])
     require_rivals(proxy, config.beside, periods)
     named: list[tuple[str, list[str]]] = [(period, [period]) for period in periods]
@@ -142,7 +166,7 @@ def plan_contests(
         require_new_names([*rivals, *targets], ours, proxy)
         for target in targets:
             others = pd.DataFrame({**rivals, target: statistics[target]})
-            for level, frame in join_levels(ours, others, proxy.level, placed):
+            for level, frame in join_levels(ours, others, join):
                 contest = Contest(
                     level=level,
                     period=label,
@@ -188,19 +212,21 @@ def average_periods(table: gpd.GeoDataFrame, periods: list[str]) -> pd.DataFrame
 
 
 def join_levels(
-    ours: pd.DataFrame, others: pd.DataFrame, level: str, placed: pd.DataFrame | None
+    ours: pd.DataFrame, others: pd.DataFrame, join: Join
 ) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield ("cell" or "region", the table of contestants and target by place)."""
+    """Yield the level, and the table of contestants and target by place."""
+    level = join.proxies.level
+    scored = ours.dropna(subset=[OURS])
+    parts = join.shares.within(scored.index, join.min_covered) if join.shares else None
     if level == "cell":
         joined = ours.join(others, how="inner")
         yield "cell", joined
-        if placed is not None:
+        if parts is not None:
             # The same cells for all: a region's mean over other cells is another place's.
             usable = joined.dropna(axis=1, how="all").dropna()
-            yield "region", average_regions(usable, placed)
-    elif placed is not None:
-        scored = ours.dropna(subset=[OURS])
-        yield "region", average_regions(scored, placed).join(others, how="inner")
+            yield "region", average_regions(usable, parts)
+    elif parts is not None:
+        yield level, average_regions(scored, parts).join(others, how="inner")
 
 
 def hold_all(contests: list[Contest], config: BenchmarkConfig) -> tuple[list[Outcome], list[str]]:

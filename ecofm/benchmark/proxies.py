@@ -1,43 +1,111 @@
-"""Proxies: tables of statistics by cell or by region, and the regions that cells lie in."""
+"""Proxies: tables of statistics by cell, region or survey point, and their time."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from ecofm.errors import EcofmError
-from ecofm.tables import read_table
+from ecofm.benchmark.points import POINT_COLUMNS, Points, find_coordinates, read_points
+from ecofm.errors import EcofmError, UsageError
+from ecofm.tables import (
+    PERIOD_COLUMNS,
+    Column,
+    Table,
+    canonical,
+    column_name,
+    count,
+    match_keys,
+    match_periods,
+    quote,
+    read_number_columns,
+    read_table,
+)
+from ecofm.tables.periods import MAY_BE_A_STATISTIC, span_of
+from ecofm.tables.reading import from_frame
 from ecofm.types import say
 
-KEYS = {"cell_id": "cell", "y_x": "cell", "region": "region"}
-"""Column that names the place, and the level that it means; `y_x` is the reference study's."""
-NOT_STATISTICS = {"period", "county", "district", "name", "group", *KEYS}
-"""Columns that name a place or a time: never a target."""
-EQUAL_AREA = "EPSG:6933"
+CELL_KEYS = ("cell_id", "y_x")
+"""Columns that name a cell; `y_x` is the reference study's."""
+REGION_KEYS = ("region", "name")
+"""Columns that name a region, in polygons and in tables for them."""
+NOT_STATISTICS = {"county", "district", "group", *CELL_KEYS, *REGION_KEYS}
+"""Columns that name a place: never a target."""
+VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 PERIOD = "{period}"
+ADVICE = " (--missing and --decimal tell how to read it)"
+SHOWN = 5
+"""Names that a sentence lists; files hold all."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ProxyOptions:
+    """How a table of proxies is to be read, where it does not tell."""
+
+    key: str | None = None
+    """Column that names the cell or region of a row; None looks for cell_id, y_x, region, name."""
+    lat: str | None = None
+    """Column of the latitude of survey points, in degrees; None looks for LATNUM, lat, latitude
+    and the like."""
+    lon: str | None = None
+    """Column of the longitude of survey points, in degrees."""
+    period_column: str | None = None
+    """Column that tells the time of a row; None looks for period, year, survey_year, date and the
+    like."""
+    weight: str | None = None
+    """Column of the weights by which the rows of one survey point (households) are averaged; None
+    looks for hv005, v005, weight and the like."""
+    decimal: str | None = None
+    """Decimal mark, `.` or `,`, where the table leaves a doubt."""
+    missing: list[str] | None = None
+    """Numbers and marks that stand for a missing number, in place of those that are recognised,
+    such as -9999; `none` keeps all numbers."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that mean nothing."""
+        if self.decimal not in (None, ".", ","):
+            raise UsageError(f"decimal {self.decimal!r}: expected . or ,.")
+        if (self.lat is None) != (self.lon is None):
+            raise UsageError("--lat and --lon name two columns: give both.")
+        if self.key and self.lat:
+            raise UsageError("--key names places and --lat, --lon points: give one of them.")
 
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Statistics by place: `table` has `unit` (cell_id or region), perhaps `period`, and numbers.
+    """Statistics by place: `table` has `unit`, perhaps `period`, and the columns of the file.
 
-    A missing statistic is NaN.
+    Numbers are floats, NaN where one is missing; other columns are text, None where empty.
     """
 
     path: Path
     level: str
+    """`cell`, `region` or `point`: what a unit is."""
     table: pd.DataFrame
+    columns: dict[str, Column]
+    """What each column holds that names no place and no time."""
+    places: pd.Series
+    """Where each row of `table` stands in the file: `line 7`."""
+    period_column: str | None = None
+    points: Points | None = None
+    notes: list[str] = field(default_factory=list)
+    """What was recognised and left out while reading, one sentence each."""
+    advice: str = ""
+    """Which flags tell how a doubtful column is to be read."""
 
     @property
     def statistics(self) -> list[str]:
-        """The numeric columns."""
-        numbers = self.table.select_dtypes("number").columns
-        return [name for name in numbers if name not in {"unit", *NOT_STATISTICS}]
+        """The columns of numbers that name no place."""
+        return [
+            name
+            for name, column in self.columns.items()
+            if column.values is not None and column_name(name) not in NOT_STATISTICS
+        ]
 
     def at(self, period: str | list[str]) -> pd.DataFrame:
         """Return the statistics by unit for one period, or the mean where all of a list exist.
@@ -49,50 +117,302 @@ class Proxies:
             return numbers.set_index("unit")
         wanted = [period] if isinstance(period, str) else period
         chosen = numbers[self.table["period"].isin(wanted)].groupby("unit")
-        mean, count = chosen.mean(), chosen.count()
-        return mean.where(count == len(wanted))
+        mean, counted = chosen.mean(), chosen.count()
+        return mean.where(counted == len(wanted))
 
     def pick_targets(self, targets: list[str] | None, beside: list[str]) -> list[str]:
         """Return the statistics to check against; raises EcofmError for one that is not there."""
+        known = {column_name(name): name for name in reversed(self.statistics)}
+        chosen = []
         for name in targets or []:
-            if name not in self.statistics:
+            if name in self.statistics or column_name(name) in known:
+                chosen.append(name if name in self.statistics else known[column_name(name)])
+            elif (column := self.columns.get(name)) and column.fault:
+                advice = "" if column.is_text else self.advice
+                raise EcofmError(f"{self.path}: {column.fault}{advice}.")
+            else:
                 raise EcofmError(
                     f"{self.path} has no numeric column {name}; it has "
                     f"{', '.join(self.statistics)}; choose the targets among these."
                 )
         rivals = [re.compile(re.escape(b).replace(re.escape(PERIOD), ".+")) for b in beside]
         others = [s for s in self.statistics if not any(r.fullmatch(s) for r in rivals)]
-        found = targets or others
+        found = chosen or others
         if not found:
-            raise EcofmError(f"{self.path} has no numeric column to check scores against.")
+            faults = [c.fault for c in self.columns.values() if c.fault and not c.is_text]
+            raise EcofmError(
+                f"{self.path} has no numeric column to check scores against"
+                f"{': ' if faults else ''}{'; '.join(faults)}{self.advice if faults else ''}."
+            )
         return found
 
+    def explain(self, names: Iterable[str], all_others: bool) -> list[str]:
+        """Return how the columns `names` were read and, if asked, which others are left out."""
+        said = [note for name in names for note in self.columns[name].notes]
+        if not all_others:
+            return said
+        faulty = [c for c in self.columns.values() if c.fault and not c.is_text]
+        said += [f"left out {column.fault}{self.advice}." for column in faulty]
+        texts = [c.fault for c in self.columns.values() if c.fault and c.is_text]
+        if texts:
+            said.append(f"left out, for a target is a number: {'; '.join(texts)}.")
+        return said
 
-def read_proxies(path: Path) -> Proxies:
-    """Read a CSV (plain or .gz) or Parquet table keyed by cell_id, y_x or region.
+    def tell_missing(self, names: Iterable[str]) -> list[str]:
+        """Return for columns with gaps how many places have no number, and which come first."""
+        said = []
+        for name in names:
+            gone = self.table.loc[self.table[name].isna(), "unit"]
+            if len(gone):
+                said.append(
+                    f"{name} has no number in {len(gone)} of {count(len(self.table), 'row')}: "
+                    f"{list_names(gone)}."
+                )
+        return said
 
-    Raises EcofmError when it cannot be read, has no key, or says something twice.
+    def join(self, units: Iterable[str], periods: Iterable[str], sides: str) -> Joined:
+        """Return the proxies under our names of places and periods, and what has no partner.
+
+        `sides` says whose names `units` are. Raises EcofmError when two of them fall together, or
+        two rows come to be about one place and period.
+        """
+        found = match_keys(units, self.table["unit"], (sides, self.path.name))
+        ours = {theirs: mine for mine, theirs in found.pairs.items()}
+        unit = self.table["unit"].map(ours)
+        kept = unit.notna()
+        table = self.table.assign(unit=unit)
+        lost_periods: list[str] = []
+        notes = list(found.notes)
+        if "period" in self.table:
+            times = match_periods(self.table["period"], periods)
+            table["period"] = self.table["period"].map(times)
+            lost_periods = [p for p in dict.fromkeys(self.table["period"]) if p not in times]
+            kept &= table["period"].notna()
+            if other := next(((p, mine) for p, mine in times.items() if p != mine), None):
+                notes.append(
+                    f"{self.period_column} {quote(other[0])} is taken for the period {other[1]}."
+                )
+        proxies = replace(self, table=table[kept], places=self.places[kept])
+        proxies.require_single()
+        lines = self.places.groupby(self.table["unit"]).first()
+        lost = [f"{quote(name)} ({lines[name]})" for name in found.only_right]
+        has_row = set(proxies.table["unit"])
+        without_row = [name for name in dict.fromkeys(units) if name not in has_row]
+        other_time = set(found.pairs) - has_row
+        joined = Joined(proxies, len(has_row), without_row, other_time, lost, lost_periods, notes)
+        if found.pairs and lost_periods and not kept.any():
+            raise EcofmError(
+                f"{joined.lost()}, but of {list_names(dict.fromkeys(periods))}; correct the "
+                "column, or remove it where the numbers stand for every period."
+            )
+        return joined
+
+    def require_single(self) -> None:
+        """Raise EcofmError where two rows are about one place and period."""
+        names = ["unit", "period"] if "period" in self.table else ["unit"]
+        keys = self.table[names].copy()
+        keys["unit"] = keys["unit"].map(canonical)
+        twice = keys.duplicated(names)
+        if twice.any():
+            second = keys.index[twice][0]
+            alike = (keys[names] == keys.loc[second, names]).all(axis=1)
+            rows = [
+                f"{quote(str(self.table.at[r, 'unit']))} ({self.places[r]})"
+                for r in keys.index[alike]
+            ]
+            what = " in period ".join(map(str, keys.loc[second, names]))
+            raise EcofmError(
+                f"{self.path} has two rows for {self.level} {what}: {rows[0]} and {rows[1]}; keep "
+                "one of them, or call the column that tells their time `period`."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Proxies under our names, and what either side has alone."""
+
+    proxies: Proxies
+    n_matched: int
+    """Places that both sides have."""
+    without_row: list[str]
+    """Our places without a row of a period of ours."""
+    other_time: set[str]
+    """Those of them that have a row of another period."""
+    without_place: list[str]
+    """Rows whose place we do not have, with their lines."""
+    lost_periods: list[str]
+    """Periods of the table, as written there, that no score has."""
+    notes: list[str]
+    """How spellings and periods differ."""
+
+    def reason(self, name: str) -> str:
+        """Say why a place has no row."""
+        return "no row of a scored period" if name in self.other_time else "no row"
+
+    def lost(self) -> str:
+        """Say which periods of the table no score has."""
+        column = self.proxies.period_column
+        name = self.proxies.path.name
+        return f"{name} has {column} {list_names(self.lost_periods)}, of which there is no score"
+
+
+def read_proxies(
+    path: Path,
+    options: ProxyOptions | None = None,
+    *,
+    cells: Iterable[str] = (),
+    by_region: bool = False,
+) -> Proxies:
+    """Read a table keyed by cell_id, y_x or region, or of survey points.
+
+    CSV, TSV and Parquet are read as `read_table` says, points also from GeoPackage, GeoJSON and
+    shapefile. `cells` are ours, by which a table with `--key` is told to be by cell; `by_region`
+    says that there are polygons, so that a table with regions and coordinates is by region. What
+    was recognised is said. Raises EcofmError when the table cannot be read, has no key, or says
+    something twice.
     """
-    if not path.name.endswith((".csv", ".csv.gz", ".parquet")):
-        raise EcofmError(f"{path} is no table of proxies: expected .csv, .csv.gz or .parquet.")
-    table = read_table(path, [*KEYS, "period"])
-    key = next((name for name in KEYS if name in table.columns), None)
-    if key is None:
-        raise EcofmError(
-            f"{path} has columns {', '.join(map(str, table.columns))}; expected one of "
-            f"{', '.join(KEYS)} to say which place a row is about."
+    # Other stages have no such flags.
+    advice = ADVICE if options else ""
+    hint = "; other columns are chosen with --key, or --lat and --lon" if options else ""
+    options = options or ProxyOptions()
+    given = open_proxies(path)
+    if not len(given.lines):
+        raise EcofmError(f"{path} has names of columns and no rows; give a table with rows.")
+    notes = list(given.notes)
+    level, key, coordinates = _choose_key(given, options, set(cells), by_region, hint)
+    period = _choose_period(given, options)
+    taken = {key, period, *(coordinates or ())}
+    spare = POINT_COLUMNS if level == "point" else set()
+    others = [
+        name
+        for name in given.columns
+        if name not in taken and column_name(name) not in spare and name != options.weight
+    ]
+    others = [name for name in others if not _tells_time(given, name)]
+    columns = read_number_columns(given, others, decimal=options.decimal, missing=options.missing)
+    table = pd.DataFrame(
+        {
+            name: [text.strip() or None for text in given.text(name)] if c.values is None
+            else c.values
+            for name, c in columns.items()
+        },
+        index=range(len(given.lines)),
+    )  # fmt: skip
+    places = pd.Series([given.at(row) for row in table.index], index=table.index, dtype=object)
+    kept = pd.Series(True, index=table.index)
+    points = None
+    if period is not None:
+        table["period"] = given.text(period)
+        kept &= _has_text(table["period"], given, period, notes)
+    if level == "point":
+        assert coordinates is not None
+        points, table, places = read_points(
+            given, coordinates, options, table[kept], places[kept], notes
         )
-    table = table.rename(columns={key: "unit"})
-    table["unit"] = table["unit"].astype(str)
-    names = ["unit"]
-    if "period" in table:
-        table["period"] = table["period"].astype(str)
-        names.append("period")
-    twice = table[table.duplicated(names)]
-    if len(twice):
-        what = " in period ".join(twice.iloc[0][names])
-        raise EcofmError(f"{path} has two rows for {key} {what}; keep one of them.")
-    return Proxies(path, KEYS[key], table)
+    else:
+        assert key is not None
+        table["unit"] = given.text(key)
+        kept &= _has_text(table["unit"], given, key, notes)
+        table, places = table[kept], places[kept]
+    for note in notes:
+        say(note)
+    found = Proxies(path, level, table, columns, places, period, points, notes, advice)
+    found.require_single()
+    return found
+
+
+def open_proxies(path: Path) -> Table:
+    """Return the table of a file; points of a vector file get columns latitude and longitude."""
+    if path.suffix.lower() not in VECTORS:
+        return read_table(path)
+    frame = read_vector(path, "a table of points")
+    if frame.crs is None or not (frame.geom_type.dropna() == "Point").all():
+        raise EcofmError(
+            f"{path} has no points with a CRS; expected those, or a CSV or Parquet table. Polygons "
+            "are given with --regions."
+        )
+    place = frame.geometry.to_crs("EPSG:4326")
+    names = {column_name(name) for name in frame.columns}
+    plain = pd.DataFrame(frame.drop(columns=frame.geometry.name))
+    if find_coordinates(names) is None:
+        plain["latitude"], plain["longitude"] = place.y, place.x
+    return from_frame(path, plain)
+
+
+def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
+    """Return a vector file's table; raises EcofmError when it cannot be read."""
+    try:
+        return gpd.read_file(path)
+    # pyogrio's errors derive from RuntimeError, its missing files from OSError.
+    except (OSError, ValueError, RuntimeError) as error:
+        raise EcofmError(f"{path} cannot be read as {what} ({error}).") from error
+
+
+def _choose_key(
+    given: Table, options: ProxyOptions, cells: set[str], by_region: bool, hint: str
+) -> tuple[str, str | None, tuple[str, str] | None]:
+    """Return the level, the column that names the place, and those of coordinates."""
+    if options.lat is not None and options.lon is not None:
+        return "point", None, (_require(given, options.lat), _require(given, options.lon))
+    if options.key is not None:
+        key = _require(given, options.key)
+        names = {canonical(name) for name in given.text(key)}
+        is_cell = bool(names & cells) or not by_region
+        return "cell" if is_cell else "region", key, None
+    if (named := given.find(*CELL_KEYS)) is not None:
+        return "cell", named, None
+    coordinates = find_coordinates(given.columns)
+    region = given.find(*REGION_KEYS) if by_region else given.find("region")
+    if region is not None and (by_region or coordinates is None):
+        return "region", region, None
+    if coordinates is not None:
+        return "point", None, coordinates
+    raise EcofmError(
+        f"{given.path} has columns {', '.join(given.columns)}; expected one of "
+        f"{', '.join(CELL_KEYS)}, region to say which place a row is about, or latitude and "
+        f"longitude of points{hint}."
+    )
+
+
+def _require(given: Table, name: str) -> str:
+    found = name if name in given.columns else given.find(name)
+    if found is None:
+        raise EcofmError(f"{given.path} has no column {name}; it has {', '.join(given.columns)}.")
+    return found
+
+
+def _choose_period(given: Table, options: ProxyOptions) -> str | None:
+    """Return the column that tells the time: `period`, or another name that holds dates."""
+    if options.period_column is not None:
+        return _require(given, options.period_column)
+    named = (given.find(name) for name in PERIOD_COLUMNS)
+    return next((name for name in named if name is not None and _tells_time(given, name)), None)
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first names in quotes, and how many more there are."""
+    given = list(names)
+    more = f" and {len(given) - SHOWN} more" if len(given) > SHOWN else ""
+    return ", ".join(map(quote, given[:SHOWN])) + more
+
+
+def _tells_time(given: Table, name: str) -> bool:
+    """Return whether a column is called like a time, and may be one."""
+    called = column_name(name)
+    if called not in MAY_BE_A_STATISTIC:
+        return called in PERIOD_COLUMNS
+    texts = [text for text in map(canonical, given.text(name)) if text]
+    return 2 * sum(span_of(text) is not None for text in texts) > len(texts)
+
+
+def _has_text(cells: pd.Series, given: Table, name: str, notes: list[str]) -> pd.Series:
+    """Return which cells hold something; the others are noted."""
+    has = cells.map(lambda text: bool(canonical(text)))
+    if not has.all():
+        where = ", ".join(given.at(row) for row in np.flatnonzero(~has)[:SHOWN])
+        more = ", ..." if (~has).sum() > SHOWN else ""
+        notes.append(f"left out {count(int((~has).sum()), 'row')} without {name}: {where}{more}.")
+    return has
 
 
 def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> pd.Series | None:
@@ -111,58 +431,3 @@ def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> 
 def name_rival(beside: str) -> str:
     """Return a rival's name without its period: `siscore_{period}` is siscore."""
     return beside.replace(f"_{PERIOD}", "").replace(PERIOD, "").strip("_") or beside
-
-
-def read_regions(path: Path) -> gpd.GeoDataFrame:
-    """Read polygons with their names as `region` (column `region`, or else `name`).
-
-    Raises EcofmError when the file cannot be read, or lacks names, polygons or a CRS.
-    """
-    try:
-        table = gpd.read_file(path)
-    # pyogrio's errors derive from RuntimeError, its missing files from OSError.
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EcofmError(f"{path} cannot be read as regions ({error}).") from error
-    key = next((name for name in ("region", "name") if name in table.columns), None)
-    if key is None or table.crs is None or not table.geom_type.str.contains("Polygon").any():
-        raise EcofmError(
-            f"{path} has columns {', '.join(map(str, table.columns))} and CRS {table.crs}; "
-            "expected polygons with a CRS and a column region (or name)."
-        )
-    regions = table[[key, "geometry"]].rename(columns={key: "region"})
-    regions["region"] = regions["region"].astype(str)
-    return regions.to_crs(EQUAL_AREA)
-
-
-def place_cells(cells: gpd.GeoDataFrame, regions: gpd.GeoDataFrame) -> pd.DataFrame:
-    """Return `region` and `area_m2` by cell_id for the cells whose centroid lies in a region.
-
-    Where regions overlap, the first in the file has the cell. Raises EcofmError when no cell lies
-    in any.
-    """
-    outlines = cells[["cell_id", "geometry"]].drop_duplicates("cell_id")
-    outlines = outlines[outlines.geometry.notna()].to_crs(EQUAL_AREA)
-    area = outlines.geometry.area
-    points = outlines.assign(area_m2=area).set_geometry(outlines.geometry.centroid)
-    joined = points.sjoin(regions, predicate="within").sort_values("index_right", kind="stable")
-    placed = joined.drop_duplicates("cell_id").set_index("cell_id")[["region", "area_m2"]]
-    if placed.empty:
-        raise EcofmError(
-            "no scored cell lies in any region; check that the regions cover the scores' area."
-        )
-    if len(placed) < len(outlines):
-        say(f"{len(outlines) - len(placed)} of {len(outlines)} cells lie in no region.")
-    return pd.DataFrame(placed.sort_index())
-
-
-def average_regions(frame: pd.DataFrame, placed: pd.DataFrame) -> pd.DataFrame:
-    """Return the area-weighted mean of each column over the cells of each region, by region.
-
-    `frame` is complete, by cell_id. The sum over cells of score times area, divided by the sum of
-    areas: a region's mean does not depend on its size.
-    """
-    together = frame.join(placed, how="inner")
-    weight = together["area_m2"]
-    sums = together[frame.columns].mul(weight, axis=0).groupby(together["region"]).sum()
-    total = weight.groupby(together["region"]).sum()
-    return pd.DataFrame(sums.div(total, axis=0).replace([np.inf, -np.inf], np.nan))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from ecofm.artifact import read_json, write_json, write_text
 from ecofm.benchmark.contest import METRICS, OURS, Outcome
+from ecofm.benchmark.joining import Join
 from ecofm.errors import EcofmError
 
 # Blue, orange and grey differ in lightness too, so the bars read in black and white.
@@ -34,16 +35,24 @@ LEGEND = """Spearman, Pearson and R² of a linear fit, each with its 95 % bootst
 places. All scores of a row are judged on the same places. Image statistics are shown as |rho|: \
 the sign is turned in their favour, and picking the best of them after the fact favours them too. \
 R² of logs takes the logarithm of the target, and of a score where it is positive everywhere. A \
-region's value is the area-weighted mean over its cells.
+region's value is the mean over the cells that it overlaps, weighted by the area of the overlap.
 """
 
 Record = Mapping[str, Any]
 
 
 def write_report(
-    folder: Path, outcomes: list[Outcome], refused: list[str], attribution: str
+    folder: Path,
+    outcomes: list[Outcome],
+    refused: list[str],
+    attribution: str,
+    join: Join,
+    readings: list[str],
 ) -> None:
-    """Write report.json, report.md and the pictures of the headline contests."""
+    """Write report.json, report.md and the pictures of the headline contests.
+
+    `readings` say how cells of the proxies were read that are no plain numbers.
+    """
     report = {
         "contests": [outcome.contest for outcome in outcomes],
         "figures": [record for outcome in outcomes for record in outcome.figures],
@@ -54,6 +63,8 @@ def write_report(
             for note in outcome.notes
         ],
         "left_out": refused,
+        "join": {**join.record, "said": join.sentences},
+        "readings": readings,
         "attribution": attribution,
     }
     write_json(folder / "report.json", report)
@@ -146,6 +157,13 @@ def _number(record: Record | None, interval: bool = False) -> str:
 def render_markdown(report: Record, pictures: list[str]) -> Iterator[str]:
     """Yield the lines of report.md."""
     yield from ("# Benchmark", "", LEGEND)
+    yield from ("## What was compared", "")
+    yield from (f"- {sentence}" for sentence in report["join"]["said"])
+    yield from ("- unmatched.csv names everything without a partner.", "")
+    if report["readings"]:
+        yield from ("## How the proxies were read", "")
+        yield from (f"- {sentence}" for sentence in report["readings"])
+        yield ""
     for key, contests in _group(report["contests"]):
         yield f"## {key['target']}, by {key['level']}: {key['subset']}"
         yield from ("", *_render_periods(report, key, contests))

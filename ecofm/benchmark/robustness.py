@@ -326,7 +326,11 @@ def measure_proxy(
 ) -> dict[str, Any]:
     """Return Spearman with the proxy, alone and given mean colour, of cells' means over periods."""
     means = found.groupby("cell_id")[["score", *MEAN_COLOUR]].mean()
-    values = proxy.at(sorted(found["period"].unique()))[target]
+    periods = sorted(found["period"].unique())
+    joined = proxy.join(means.index, periods, "the archive")
+    for note in [*proxy.explain([target], False), *joined.notes]:
+        say(note)
+    values = joined.proxies.at(periods)[target]
     table = means.join(values.rename("target"), how="inner").dropna()
     if len(table) < MIN_PAIRS + len(MEAN_COLOUR):
         raise EcofmError(

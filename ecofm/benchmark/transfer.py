@@ -22,12 +22,13 @@ from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.transfer_looks import draw_curve, render_table, summarise
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.comparison import Comparison
+from ecofm.compare.members import read_members
 from ecofm.compare.panel import standardise
 from ecofm.compare.picking import Panel, PickConfig, Picker
 from ecofm.errors import ComparisonError, EcofmError, UsageError
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
-from ecofm.rank.items import Indices, pair_items, read_members
+from ecofm.rank.items import Indices, pair_items
 from ecofm.rank.losses import Floats
 from ecofm.rank.transfer import Target, TransferConfig, move_heads, open_target
 from ecofm.types import Progress, require_seed, say
@@ -136,7 +137,10 @@ def _match_truth(path: Path, index: pd.DataFrame, config: CurveConfig) -> Known:
         raise EcofmError(
             f"{path} has several columns, {', '.join(targets)}; choose one with --column."
         )
-    table = proxy.table
+    joined = proxy.join(index["cell_id"], index["period"], "the embeddings")
+    for note in [*proxy.explain(targets, False), *joined.notes]:
+        say(note)
+    table = joined.proxies.table
     if config.region is not None and config.region not in table:
         raise EcofmError(
             f"{path} has no column {config.region}; it has {', '.join(map(str, table.columns))}."

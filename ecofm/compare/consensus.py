@@ -129,6 +129,13 @@ def write_consensus(
 
     Raises ComparisonError as `read_comparisons` and `fit_consensus` do.
     """
-    frame = fit_consensus(read_comparisons(comparisons_path), config)
+    comparisons = read_comparisons(comparisons_path)
+    if comparisons["annotator"].nunique() == 1:
+        say(
+            f"all {len(comparisons)} comparisons are by {comparisons['annotator'].iloc[0]}: how "
+            "reliable they are cannot be known, and the intervals take them as meant; let somebody "
+            "else compare the same items."
+        )
+    frame = fit_consensus(comparisons, config)
     write_table(frame, Path(out))
     return frame

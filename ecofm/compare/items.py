@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from ecofm.artifact import read_manifest
 from ecofm.compare.comparison import normalize_item
+from ecofm.compare.members import read_members
 from ecofm.contrast import draw_tile, name_bands, warn_of_names
 from ecofm.errors import ArtifactError
 from ecofm.meridian import middle_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ecofm.tiles.archive import Archive
     from ecofm.types import Contract
 
@@ -81,28 +80,6 @@ def check_items(names: list[str], path: Path) -> list[str]:
             f"{path} has {len(items)} item(s), expected at least two; give a larger one."
         )
     return items
-
-
-def read_members(path: Path) -> pd.DataFrame:
-    """Return tile_id, item, nearest to the centre first, from clusters or a table of members.
-
-    Raises ArtifactError when it is neither.
-    """
-    import pandas as pd
-
-    command = "expected the columns tile_id, item; write it again"
-    if path.is_dir():
-        read_manifest(path, "clusters")
-        path, command = path / "clusters.parquet", "make it again with `ecofm cluster`"
-    try:
-        is_csv = path.suffix.lower() == ".csv"
-        table = pd.read_csv(path, dtype=str) if is_csv else pd.read_parquet(path)
-        if "distance" in table:
-            table = table.sort_values("distance", kind="stable")
-        table = table[["tile_id", "item"]].astype(str)
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); {command}.") from error
-    return table.reset_index(drop=True)
 
 
 class ExemplarSheets:

@@ -15,7 +15,13 @@ from torch import Tensor
 from ecofm.errors import EcofmError
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder
-from ecofm.tables import read_table
+from ecofm.tables import (
+    PERIOD_COLUMNS,
+    column_name,
+    match_keys,
+    read_number_columns,
+    read_table,
+)
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archive
 from ecofm.types import Contract, say
 
@@ -96,12 +102,23 @@ def _read_chips(path: Path, contract: Contract) -> tuple[Tensor, Tensor, NDArray
 
 def _read_proxies(archives: Sequence[Archive], path: Path) -> tuple[Tensor, Tensor, pd.DataFrame]:
     table = read_table(path)
-    key = next((name for name in KEYS if name in table), None)
+    key = table.find(*KEYS)
     if key is None:
         raise EcofmError(f"{path} has neither a column tile_id nor cell_id.")
-    ids = pd.concat([archive.index[key] for archive in archives], ignore_index=True)
-    numeric = table.drop_duplicates(key).set_index(key).select_dtypes("number")
-    values = numeric.reindex(ids.to_numpy()).reset_index(drop=True)
+    ids = pd.concat([archive.index[column_name(key)] for archive in archives], ignore_index=True)
+    given = table.text(key)
+    match = match_keys(ids, given, ("the archive", str(path)))
+    period = table.find(*PERIOD_COLUMNS)
+    others = [name for name in table.columns if name not in (key, period)]
+    columns = read_number_columns(table, others).values()
+    for note in [*table.notes, *match.notes, *(note for c in columns for note in c.notes)]:
+        say(note)
+    for column in columns:
+        if column.fault and not column.is_text:
+            say(f"left out of the monitoring: {column.fault}.")
+    frame = pd.DataFrame({c.name: c.values for c in columns if c.values is not None}, index=given)
+    numeric = frame[~frame.index.duplicated()]
+    values = numeric.reindex(ids.map(match.pairs).to_numpy()).reset_index(drop=True)
     known = values.notna().any(axis=1).to_numpy()
     if known.sum() < 2 * health.N_FOLDS:
         raise EcofmError(

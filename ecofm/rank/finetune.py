@@ -26,6 +26,7 @@ from torch.nn.utils.parametrize import (
 
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import embed, require_tiles_once
 from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
@@ -34,7 +35,7 @@ from ecofm.pretrain.places import PlaceFinder
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.items import ItemPairs, number_cells, pair_items, read_members
+from ecofm.rank.items import ItemPairs, number_cells, pair_items
 from ecofm.rank.losses import davidson
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives

@@ -14,13 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError, UsageError
 from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
-from ecofm.rank.items import Matrix, choose_tiles, pair_items, read_members
+from ecofm.rank.items import Matrix, choose_tiles, pair_items
 from ecofm.rank.losses import Floats, LossName
 from ecofm.rank.table import read_target
 from ecofm.rank.targets import Classes, Ranker, fit_target

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ecofm.compare.orderings import normalize_item
 from ecofm.errors import EcofmError
 from ecofm.rank.items import Indices, number_cells
 from ecofm.rank.losses import Floats
-from ecofm.tables import read_table
+from ecofm.tables import (
+    PERIOD_COLUMNS,
+    Table,
+    canonical,
+    column_name,
+    match_keys,
+    match_periods,
+    read_number_columns,
+    read_table,
+)
 from ecofm.types import say
 
 MIN_ITEMS = 10
@@ -48,39 +59,41 @@ def read_target(
     Raises EcofmError for a table that cannot be read, names nothing that was embedded, or says
     too little to learn from.
     """
-    table = read_table(path, (*KEYS, "period"))
-    key = next((name for name in KEYS if name in table.columns), None)
-    if key is None:
+    table = read_table(path)
+    for note in table.notes:
+        say(note)
+    written = table.find(*KEYS)
+    if written is None:
         raise EcofmError(
             f"{path} has columns {', '.join(table.columns)}; expected one of tile_id, cell_id "
             "(with or without period) or item that names its rows."
         )
+    key = column_name(written)
     if key == "item" and members is None:
         raise EcofmError(f"{path} names items; say which tiles they stand for with --members.")
-    column = _choose_column(path, table, column)
-    names = table[key].astype(str)
-    if key == "cell_id" and "period" in table.columns:
-        names = names + "@" + table["period"].astype(str)
-        key = "tile_id"
-    known = table[column].notna()
-    if (doubled := names[known].duplicated()).any():
+    period = table.find(*PERIOD_COLUMNS) if key == "cell_id" else table.find("period")
+    column = _choose_column(path, table, column, {written, period})
+    values, is_text = _read_values(path, table, column)
+    groups = _group_rows("tile_id" if key == "cell_id" and period else key, index, members)
+    names = _name_rows(table, written, period, index, groups)
+    known = pd.notna(values)
+    if (doubled := pd.Series(names)[known & (names != "")].duplicated()).any():
+        name = doubled.index[doubled][0]
         raise EcofmError(
-            f"{path} has more than one row for {key} {names[known][doubled].iloc[0]!r}; give one."
+            f"{path} has more than one row for {key} {names[name]!r}, the second in "
+            f"{table.at(name)}; give one."
         )
-    groups = _group_rows(key, index, members)
-    if key == "item":
-        names = names.map(normalize_item)
-    found = known & names.isin(list(groups))
+    found = known & (names != "")
     if found.sum() < MIN_ITEMS:
-        example = f", as in {names.iloc[0]!r}" if len(names) else ""
+        example = f", as in {table.text(written)[0]!r}" if len(names) else ""
         raise EcofmError(
             f"{path} has {int(found.sum())} rows with a {column} and a {key} that was embedded"
             f"{example}; at least {MIN_ITEMS} are needed. Check --embeddings and the names."
         )
-    if left_out := len(table) - int(found.sum()):
-        say(f"{left_out} of {len(table)} rows of {path} have no {column} or no embedded tile.")
+    if left_out := len(names) - int(found.sum()):
+        say(f"{left_out} of {len(names)} rows of {path} have no {column} or no embedded tile.")
     items = names[found].tolist()
-    values, classes = _to_values(path, column, table.loc[found, column])
+    values, classes = _to_values(path, column, values[found], is_text)
     rows = [groups[name] for name in items]
     cells = number_cells(index)
     first = np.array([cells[tiles[0]] for tiles in rows])
@@ -95,16 +108,60 @@ def read_target(
     return Target(column, items, rows, places, values, classes)
 
 
-def _choose_column(path: Path, table: pd.DataFrame, column: str | None) -> str:
-    others = [str(name) for name in table.columns if name not in (*KEYS, "period", "geometry")]
+def _choose_column(path: Path, table: Table, column: str | None, taken: set[str | None]) -> str:
+    others = [name for name in table.columns if name not in taken and name != "geometry"]
     if column is None and len(others) == 1:
         return others[0]
-    if column is None or column not in others:
+    found = table.find(column) if column is not None and column not in others else column
+    if found is None or found not in others:
         asked = "no --column was given" if column is None else f"--column {column} is none of them"
         raise EcofmError(
             f"{path} has the columns {', '.join(others) or 'that name its rows only'}; {asked}."
         )
-    return column
+    return found
+
+
+def _name_rows(
+    table: Table,
+    key: str,
+    period: str | None,
+    index: pd.DataFrame,
+    groups: dict[str, Indices],
+) -> NDArray[np.str_]:
+    """Return for each row the name by which `groups` knows it, "" where it has none."""
+    given = table.text(key)
+    if column_name(key) == "item":
+        given = [normalize_item(canonical(name)) for name in given]
+    sides = ("the embeddings", str(table.path))
+    if period is None or column_name(key) != "cell_id":
+        match = match_keys(groups, given, sides)
+        ours = {theirs: mine for mine, theirs in match.pairs.items()}
+        names = [ours.get(name, "") for name in given]
+    else:
+        match = match_keys(index["cell_id"].astype(str), given, sides)
+        cells = {theirs: mine for mine, theirs in match.pairs.items()}
+        times = table.text(period)
+        periods = match_periods(times, index["period"].astype(str))
+        joined = [f"{cells.get(c)}@{periods.get(t)}" for c, t in zip(given, times, strict=True)]
+        names = [name if name in groups else "" for name in joined]
+    for note in match.notes:
+        say(note)
+    return np.array(names, dtype=str)
+
+
+def _read_values(path: Path, table: Table, column: str) -> tuple[NDArray[Any], bool]:
+    """Return a column's numbers, or its texts and True; NaN or None where a row has none.
+
+    Raises EcofmError where it cannot be told which numbers are meant.
+    """
+    found = read_number_columns(table, [column])[column]
+    if found.is_text:
+        return np.array([canonical(t) or None for t in table.text(column)], dtype=object), True
+    for note in found.notes:
+        say(note)
+    if found.values is None:
+        raise EcofmError(f"{path}: {found.fault}.")
+    return found.values, False
 
 
 def _group_rows(key: str, index: pd.DataFrame, members: pd.DataFrame | None) -> dict[str, Indices]:
@@ -121,16 +178,15 @@ def _group_rows(key: str, index: pd.DataFrame, members: pd.DataFrame | None) -> 
     return {str(name): rows.to_numpy() for name, rows in grouped}
 
 
-def _to_values(path: Path, column: str, found: pd.Series) -> tuple[Floats, list[str]]:
-    is_number = pd.api.types.is_numeric_dtype(found) and not pd.api.types.is_bool_dtype(found)
-    if is_number:
-        numbers = found.to_numpy(np.float64)
-        if not np.isfinite(numbers).all():
-            raise EcofmError(f"{path} has a {column} that is not finite; leave such cells empty.")
+def _to_values(
+    path: Path, column: str, found: NDArray[Any], is_text: bool
+) -> tuple[Floats, list[str]]:
+    if not is_text:
+        numbers = found.astype(np.float64)
         if np.ptp(numbers) == 0:
             raise EcofmError(f"{path} has {column} {numbers[0]:g} in every row; nothing differs.")
         return numbers, []
-    names, counts = np.unique(found.astype(str), return_counts=True)
+    names, places, counts = np.unique(found.astype(str), return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise EcofmError(f"{path} has {column} {names[0]!r} in every row; nothing differs.")
     if len(names) > MAX_CLASSES or counts.min() < MIN_OF_CLASS:
@@ -139,5 +195,4 @@ def _to_values(path: Path, column: str, found: pd.Series) -> tuple[Floats, list[
             f"{counts.min()} rows; at most {MAX_CLASSES} with {MIN_OF_CLASS} rows each can be "
             "learned. Are they numbers written as text?"
         )
-    number = pd.Series(np.arange(len(names)), index=names)
-    return number[found.astype(str)].to_numpy(np.float64), names.tolist()
+    return places.astype(np.float64), names.tolist()

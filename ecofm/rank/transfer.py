@@ -20,6 +20,7 @@ from scipy.special import softmax
 
 from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError, UsageError
 from ecofm.rank.features import Basis, build_basis
@@ -33,7 +34,6 @@ from ecofm.rank.items import (
     gather_features,
     hold_out,
     pair_items,
-    read_members,
 )
 from ecofm.rank.losses import Floats, davidson_slopes
 from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors

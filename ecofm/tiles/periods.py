@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.spelling import FIRST_SENTINEL, ONE_DAY, Spelled, Unclear, find, spell
 
 TIMELESS = "none"

@@ -27,10 +27,12 @@ def benchmark(
 
     Args:
         scores: What `ecofm score` wrote.
-        proxies: CSV or Parquet keyed by cell_id (or y_x) or region, and period if it has one;
-            every other numeric column is a statistic.
-        out: The report's folder.
-        regions: Polygons with a column region or name; scores are averaged over them.
+        proxies: CSV, TSV or Parquet keyed by cell_id (or y_x) or region, or with latitude and
+            longitude of survey points (also GeoPackage, GeoJSON), and period or year if it has
+            one; every other numeric column is a statistic. docs/PROXIES.md says what is recognised.
+        out: The report's folder; unmatched.csv in it names all that has no partner.
+        regions: Polygons with a column region or name; scores are averaged over them, each cell by
+            its area within.
         archive: The scored tiles; with them, mean colour and image statistics stand beside.
         config: What is compared.
         overwrite: Replace another report that OUT holds.

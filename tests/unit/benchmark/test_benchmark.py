@@ -21,7 +21,8 @@ from ecofm.artifact import Draft, read_manifest
 from ecofm.benchmark.baselines import MEAN_COLOUR
 from ecofm.benchmark.benchmark import BenchmarkConfig, add_baselines, benchmark
 from ecofm.benchmark.contest import OURS, Contest, hold
-from ecofm.benchmark.proxies import average_regions, name_rival, read_proxies, read_regions
+from ecofm.benchmark.proxies import name_rival, read_proxies
+from ecofm.benchmark.regions import average_regions, read_regions
 from ecofm.benchmark.report import summary_table
 from ecofm.errors import ArtifactError, EcofmError
 
@@ -274,17 +275,22 @@ def test_statistics_of_the_scored_tiles_are_joined(
 def test_bad_proxies_are_refused_in_one_sentence(country: Path) -> None:
     table = pd.read_csv(country / "proxies.csv.gz")
     bad = {
-        "twice.csv": (table.iloc[[0, 0]], "two rows for cell_id 6300_14000"),
+        "twice.csv": (
+            table.iloc[[0, 0]],
+            r"two rows for cell 6300_14000: .*\(line 2\) and .*\(line 3\)",
+        ),
         "nokey.csv": (table.drop(columns="cell_id"), "expected one of cell_id, y_x, region"),
         "other.csv": (table.assign(cell_id="1_1").iloc[:1], "nothing can be compared"),
         "ours.csv": (table.rename(columns={"light": "ecofm"}), "rename the column"),
         "text.csv": (table[["cell_id"]].assign(word="x"), "no numeric column"),
-        "table.xls": (table, r"expected .csv, .csv.gz or .parquet"),
     }
     for name, (frame, message) in bad.items():
         frame.to_csv(country / name, index=False)
         with pytest.raises(EcofmError, match=message):
             run(country, name)
+    (country / "table.xls").write_bytes(b"\xd0\xcf\x11\xe0 a workbook")
+    with pytest.raises(EcofmError, match=r"old Excel workbook.*save it as CSV"):
+        run(country, "table.xls")
     (country / "broken.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(EcofmError, match="cannot be read as a table"):
         run(country, "broken.parquet")
