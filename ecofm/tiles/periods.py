@@ -31,6 +31,8 @@ TIME_TAGS = (
 )  # fmt: skip
 """Tags of a raster that tell when it was sensed."""
 ONE_PASS = datetime.timedelta(hours=2)
+MADE = re.compile("download|export|process|creat|produc|generat|deliver|updat|release", re.I)
+"""A folder that is named by these tells when files were made, not what they show."""
 NESTED = re.compile(r"[0-9]{4}(-[0-9]{2}){1,2}")
 
 
@@ -243,7 +245,7 @@ def period_of_folders(folders: Sequence[str], today: datetime.date | None = None
     for n, folder in enumerate(folders):
         joined = ("-".join(reversed(folders[n : n + depth])) for depth in (3, 2))
         name = next((text for text in joined if NESTED.fullmatch(text)), folder)
-        if period := _named_by(name, "folder", latest):
+        if not MADE.search(name) and (period := _named_by(name, "folder", latest)):
             return str(period)
     return None
 

@@ -77,6 +77,7 @@ FORMS = (
     ("month", "<mon><s><year>"),
     ("month", "<year><s><mon>"),
     ("month", "<year>[-_.]<month>(?!<alone>|<more>)"),
+    ("month", "<year>[-_]?M<month>"),
     ("month", "<recent><month>"),
     ("month", "<month>[-.]<year>"),
     ("year", "<year>"),
@@ -100,7 +101,7 @@ NUMBERS = (
     "[0-9]+(?:[x\u00d7][0-9]+)+",  # a size
 )
 LABEL = re.compile(
-    "(?:^|[^A-Za-z])(?:(?:v|ver|version|rev|revision|epsg|crs|srid|wkid|tile|row|col|column|path|"
+    "(?:^|[^A-Za-z])(?:(?:v|ver|version|fy|rev|revision|epsg|crs|srid|wkid|tile|row|col|column|path|"
     "orbit|seed|epoch|iter|step|id|no|nr|size|width|height|part|piece|chunk|block)[-_ .:]?|"
     "[0-9][.,])$",
     re.IGNORECASE,
@@ -113,7 +114,9 @@ BEHIND_YEAR = re.compile(
 """`2048px` and `2019a` are no years; `2019v2` is one."""
 SEASON = re.compile(
     "(?:(?<![A-Za-z])(?:SEASON)[-_. ]?[0-9]{4}|[0-9]{4}[-_. ]?(?:SEASON)(?![A-Za-z]))".replace(
-        "SEASON", "spring|summer|autumn|fall|winter|(?:dry|wet|rainy)(?:[-_ ]?season)?|monsoon"
+        "SEASON",
+        "spring|summer|autumn|fall|winter|(?:dry|wet|rainy)(?:[-_ ]?season)?|monsoon|"
+        "(?:first|second|1st|2nd)[-_ ]?half",
     ),
     re.IGNORECASE,
 )
@@ -121,6 +124,7 @@ SEASON = re.compile(
 WRITE_DAY = "write a day as 2019-06-12, or give --period"
 WRITE_MONTH = "write a month as 2019-04, or give --period"
 WRITE_RANGE = "give --period, as --period 2018--2019"
+PART = "(?:mo?n?|month|wk?|week|d|day|doy|quarter|qtr|half|sem|semester|trimester|dekad)"
 NTH = "(?:0[1-9]|[12][0-9]|3[01])"
 DOUBTS = (
     ("<year>[-_.][0-9]{2}[-_.][0-9]{2}", f"may be a day or some months; {WRITE_DAY}"),
@@ -132,6 +136,8 @@ DOUBTS = (
     ("<month>_<year>", f"may be a month or another number beside a year; {WRITE_MONTH}"),
     (f"{NTH}_{NTH}_<year>", f"may be a day or other numbers beside a year; {WRITE_DAY}"),
     ("[0-3]?[0-9][-.][0-3]?[0-9][-.]<year>", f"may have day or month first; {WRITE_DAY}"),
+    (f"<year><s>{PART}<s>[0-9]+", f"is a part of a year; {WRITE_MONTH}"),
+    (f"{PART}<s>[0-9]+[-_. ]<year>", f"is a part of a year; {WRITE_MONTH}"),
     ("<year><s>[QH][0-9]+", "is no quarter and no half of a year; give --period"),
 )  # fmt: skip
 """What may be a period or something else, and what to do then."""

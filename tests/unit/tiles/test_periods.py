@@ -253,6 +253,8 @@ def test_a_span_that_ends_before_it_begins_is_refused() -> None:
         (["0", "nk_2016"], "2016"),
         (["2018-Q2", "2019"], "2018-Q2"),
         (["a", "b"], None),
+        (["export_20230405", "downloads-2023"], None),
+        (["processed_2023", "2019"], "2019"),
     ],
 )
 def test_the_nearest_folder_that_tells_counts(folders: list[str], period: str | None) -> None:
