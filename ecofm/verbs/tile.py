@@ -65,6 +65,8 @@ def tile(
         out: The archive's folder.
         config: How scenes become tiles.
         area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons.
+            Across the 180th meridian: 179,-17,-179,-16 or 179,-17,181,-16, or polygons that are cut
+            there or have longitudes above 180.
         search: What is looked for in a STAC API.
         sign: `module:function` that makes a URL readable, as `planetary_computer:sign`.
         masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
