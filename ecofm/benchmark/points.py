@@ -34,6 +34,8 @@ URBAN, RURAL = {"u", "urban", "1", "true", "yes"}, {"r", "rural", "0", "2", "fal
 DISPLACED_M = {"urban": 2_000.0, "rural": 5_000.0, "not told": 5_000.0}
 """How far the DHS displaces its clusters at most (one in a hundred rural ones up to 10 km);
 where nothing is told, the larger of the two."""
+NO_DEGREES = [float("9" * n) for n in range(3, 9)]
+"""What stands where coordinates are not known, of either sign."""
 N_CORNERS = 64
 """Corners of the polygon that stands for a circle; its area is .16 % smaller."""
 
@@ -157,14 +159,15 @@ def _require_degrees(given: Table, column: Column, limit: float) -> Floats:
             f"{given.path}: {column.fault}; expected degrees such as 39.25, and -39.25 in the "
             "south or west."
         )
-    outside = np.flatnonzero(np.abs(column.values) > limit)
+    values = np.where(np.isin(np.abs(column.values), NO_DEGREES), np.nan, column.values)
+    outside = np.flatnonzero(np.abs(values) > limit)
     if len(outside):
         raise EcofmError(
             f"{given.path}, {given.at(outside[0])}: {column.name} is "
-            f"{column.values[outside[0]]:g}, expected degrees within -{limit:g} to {limit:g}; are "
+            f"{values[outside[0]]:g}, expected degrees within -{limit:g} to {limit:g}; are "
             "latitude and longitude swapped, or the coordinates in metres?"
         )
-    return column.values
+    return values
 
 
 def _read_setting(given: Table, notes: list[str]) -> list[str]:

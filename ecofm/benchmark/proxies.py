@@ -153,6 +153,9 @@ class Proxies:
             return said
         faulty = [c for c in self.columns.values() if c.fault and not c.is_text]
         said += [f"left out {column.fault}{self.advice}." for column in faulty]
+        named = [n for n, c in self.columns.items() if c.values is not None]
+        if places := [name for name in named if name not in self.statistics]:
+            said.append(f"left out, for they name places: {', '.join(places)}.")
         texts = [c.fault for c in self.columns.values() if c.fault and c.is_text]
         if texts:
             said.append(f"left out, for a target is a number: {'; '.join(texts)}.")
@@ -207,7 +210,7 @@ class Proxies:
             )
         return joined
 
-    def require_single(self) -> None:
+    def require_single(self, cure: str = "") -> None:
         """Raise EcofmError where two rows are about one place and period."""
         names = ["unit", "period"] if "period" in self.table else ["unit"]
         keys = self.table[names].copy()
@@ -223,7 +226,7 @@ class Proxies:
             what = " in period ".join(map(str, keys.loc[second, names]))
             raise EcofmError(
                 f"{self.path} has two rows for {self.level} {what}: {rows[0]} and {rows[1]}; keep "
-                "one of them, or call the column that tells their time `period`."
+                f"one of them, or call the column that tells their time `period`{cure}."
             )
 
 
@@ -317,7 +320,9 @@ def read_proxies(
     for note in notes:
         say(note)
     found = Proxies(path, level, table, columns, places, period, points, notes, advice)
-    found.require_single()
+    cure = ", or leave out --regions, and its coordinates make each row a point"
+    has_both = level == "region" and by_region and find_coordinates(given.columns) is not None
+    found.require_single(cure if has_both else "")
     return found
 
 
@@ -345,7 +350,9 @@ def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
         return gpd.read_file(path)
     # pyogrio's errors derive from RuntimeError, its missing files from OSError.
     except (OSError, ValueError, RuntimeError) as error:
-        raise EcofmError(f"{path} cannot be read as {what} ({error}).") from error
+        raise EcofmError(
+            f"{path} cannot be read as {what} ({error}); give a GeoPackage or GeoJSON."
+        ) from error
 
 
 def _choose_key(

@@ -19,6 +19,7 @@ from ecofm.tables import (
     PERIOD_COLUMNS,
     column_name,
     match_keys,
+    match_periods,
     read_number_columns,
     read_table,
 )
@@ -116,9 +117,22 @@ def _read_proxies(archives: Sequence[Archive], path: Path) -> tuple[Tensor, Tens
     for column in columns:
         if column.fault and not column.is_text:
             say(f"left out of the monitoring: {column.fault}.")
-    frame = pd.DataFrame({c.name: c.values for c in columns if c.values is not None}, index=given)
-    numeric = frame[~frame.index.duplicated()]
-    values = numeric.reindex(ids.map(match.pairs).to_numpy()).reset_index(drop=True)
+    frame = pd.DataFrame({c.name: c.values for c in columns if c.values is not None})
+    ours = {theirs: mine for mine, theirs in match.pairs.items()}
+    names, wanted = [pd.Series(given, dtype=object).map(ours)], [ids]
+    if period is not None and column_name(key) == "cell_id":
+        times = pd.concat([archive.index["period"] for archive in archives], ignore_index=True)
+        written = table.text(period)
+        names.append(pd.Series(written, dtype=object).map(match_periods(written, times)))
+        wanted.append(times)
+    frame.index = pd.MultiIndex.from_arrays(names)
+    frame = frame[np.logical_and.reduce([name.notna() for name in names])]
+    if (twice := frame.index.duplicated()).any():
+        raise EcofmError(
+            f"{path} has two rows for {' in period '.join(frame.index[twice][0])}; keep one of "
+            "them, or call the column that tells their time `period`."
+        )
+    values = frame.reindex(pd.MultiIndex.from_arrays(wanted)).reset_index(drop=True)
     known = values.notna().any(axis=1).to_numpy()
     if known.sum() < 2 * health.N_FOLDS:
         raise EcofmError(

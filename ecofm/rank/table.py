@@ -72,6 +72,8 @@ def read_target(
     if key == "item" and members is None:
         raise EcofmError(f"{path} names items; say which tiles they stand for with --members.")
     period = table.find(*PERIOD_COLUMNS) if key == "cell_id" else table.find("period")
+    if column is not None and table.find(column) == period:
+        period = None  # a year that is to be learned
     column = _choose_column(path, table, column, {written, period})
     values, is_text = _read_values(path, table, column)
     groups = _group_rows("tile_id" if key == "cell_id" and period else key, index, members)
@@ -127,7 +129,7 @@ def _name_rows(
     period: str | None,
     index: pd.DataFrame,
     groups: dict[str, Indices],
-) -> NDArray[np.str_]:
+) -> NDArray[Any]:
     """Return for each row the name by which `groups` knows it, "" where it has none."""
     given = table.text(key)
     if column_name(key) == "item":

@@ -16,6 +16,7 @@ ALIKE = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u0060\u00b4"), "'") | dict.fr
 )
 """Apostrophes and dashes (also the minus sign) that keyboards and word processors mix."""
 WHOLE = re.compile(r"([+-]?\d+)\.0*")
+GROUPED = re.compile(r"\d{1,3}(?:[, ']\d{3})+")
 AS_TEXT = re.compile(r"""="(.*)"|'(\d+)""")
 """How spreadsheets keep a code from becoming a number."""
 PLAIN = re.compile(r"[A-Za-z0-9_@-]*")
@@ -39,8 +40,10 @@ def canonical(key: str) -> str:
 
 
 def loosen(key: str) -> str:
-    """Return a canonical name without case, leading zeros of a number, and kinds of dashes."""
+    """Return a canonical name without case, kinds of dashes, and what pads or parts a number."""
     seen = unicodedata.normalize("NFKC", key.translate(ALIKE)).casefold()
+    if GROUPED.fullmatch(seen):
+        seen = re.sub(r"\D", "", seen)
     return (seen.lstrip("0") or "0") if seen.isdecimal() else seen
 
 
@@ -61,7 +64,7 @@ def count(n: int, thing: str) -> str:
 
 LEVELS: tuple[tuple[Callable[[str], str], str], ...] = (
     (canonical, "apart from blanks, Unicode form or a decimal point"),
-    (loosen, "apart from leading zeros, capitals or kinds of dashes"),
+    (loosen, "apart from leading zeros, separators of thousands, capitals or dashes"),
 )
 
 

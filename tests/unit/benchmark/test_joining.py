@@ -182,6 +182,7 @@ def test_numbers_are_read_as_meant_and_said(
     schools[largest] = -9999
     table = pd.DataFrame({"region": nation.names, "people": people, "schools": schools})
     table["note"] = ["", *["see 3"] * 19]
+    table["county"] = range(100, 120)
     table["odd"] = ["12", "about 7", *map(str, range(18))]
     report = nation.run(table, nation.named())
     known = [None if n == smallest else v for n, v in enumerate(nation.people)]
@@ -194,6 +195,8 @@ def test_numbers_are_read_as_meant_and_said(
         "a comma separates thousands",
         "schools: missing in 1 cell of -9999",
         "left out odd is not numbers throughout: 1 of 20 cells are text, such as 'about 7'",
+        "left out, for they name places: county.",
+        "people has no number in 1 of 20 rows",
         "note holds no numbers, such as 'see 3' (line 3)",
     ):
         assert words in said and any(words in reading for reading in report["readings"])

@@ -79,12 +79,13 @@ def test_unknown_places_are_left_out_and_far_ones_named(
     survey = make_survey(nation)
     survey.loc[0, ["LATNUM", "LONGNUM"]] = 0
     survey.loc[1, "LATNUM"] = np.nan
+    survey.loc[3, "LONGNUM"] = -9999
     survey.loc[2, "LATNUM"] += 5
     report = nation.run(survey, targets=["wealth"])
-    assert nation.compared(report, "wealth")[0] == 17
+    assert nation.compared(report, "wealth")[0] == 16
     said = capsys.readouterr().err
     assert "left out 1 row with coordinates 0, 0: line 2." in said
-    assert "left out 1 row without coordinates: line 3." in said
+    assert "left out 2 rows without coordinates: line 3, line 5." in said
     assert "1 point without a scored cell: 'KP201900000002'" in said
     assert nation.unmatched() == [("proxies", "KP201900000002", "no scored cell within its radius")]
 
@@ -173,6 +174,8 @@ def test_points_with_regions_are_asked_about(nation: Any) -> None:
     districts = survey.assign(region=nation.names)
     report = nation.run(districts, nation.named(), targets=["wealth"])
     assert {c["level"] for c in report["contests"]} == {"region"}
+    with pytest.raises(EcofmError, match=r"two rows for region D00.*leave out --regions"):
+        nation.run(pd.concat([districts, districts]), nation.named())
     report = nation.run(districts, targets=["wealth"])
     assert {c["level"] for c in report["contests"]} == {"point"}
 

@@ -15,8 +15,10 @@ from PIL import Image
 
 from ecofm.errors import ContractError, EcofmError
 from ecofm.pretrain import health, record
+from ecofm.pretrain.monitor import Monitor
 from ecofm.pretrain.record import OnCollapse
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
+from ecofm.tiles.archive import open_archive
 
 Tiny = Callable[..., PretrainConfig]
 
@@ -109,6 +111,23 @@ def test_a_run_is_watched_and_drawn_and_left_as_it_was(
     assert "probe_name" not in found[0]
     with Image.open(run / "health.png") as picture:
         assert picture.width > 600 and len(np.unique(np.asarray(picture))) > 20
+
+
+def test_proxies_of_each_tile_are_those_of_its_own_period(archive: Path, tmp_path: Path) -> None:
+    tiles = open_archive(archive)
+    places = tiles.index[["cell_id", "period"]].reset_index(drop=True)
+    table = pd.DataFrame({"Cell ID": places["cell_id"] + " ", "year": places["period"]})
+    table["year"] = table["year"].str[:4] + ".0"
+    table["floor"] = [f"1,{n:03d}" for n in range(len(table))]
+    old = table.assign(year="1999", floor="7")
+    path = tmp_path / "proxies.csv"
+    pd.concat([old, table]).to_csv(path, index=False)
+    monitor = Monitor([tiles], tiles.contract, proxies=path)
+    assert monitor._tiles is not None
+    assert monitor._tiles[2]["floor"].tolist() == [1000 + n for n in range(len(table))]
+    pd.concat([table, table]).to_csv(path, index=False)
+    with pytest.raises(EcofmError, match="has two rows for"):
+        Monitor([tiles], tiles.contract, proxies=path)
 
 
 def test_what_cannot_be_watched_is_refused_before_training(

@@ -155,7 +155,7 @@ def table_of(**columns: Any) -> pd.DataFrame:
         (table_of(a=JOBS), {"column": "b"}, "--column b is none of them"),
         (table_of(a=1.0), {}, "in every row"),
         (table_of(a="x"), {}, "in every row"),
-        (table_of(a=[*JOBS[:-1], np.inf]), {}, "not finite"),
+        (table_of(a=["about 200", *map(str, JOBS[1:])]), {}, r"'about 200' \(line 2\)"),
         (table_of(a=[f"{v:.3f} people" for v in JOBS]), {}, "numbers written as text"),
         (pd.concat([table_of(a=JOBS)] * 2), {}, "more than one row"),
         (table_of(a=JOBS)[:9], {}, "at least 10 are needed"),
@@ -180,6 +180,19 @@ def test_damaged_tables_are_refused(embeddings: Path, tmp_path: Path, content: b
         path.write_bytes(content)
         with pytest.raises(EcofmError, match=str(path)):
             rank_target([embeddings], path, tmp_path / "r", QUICK)
+
+
+def test_tables_are_read_as_offices_write_them(embeddings: Path, tmp_path: Path) -> None:
+    """Blanks after names, separators of thousands, secrets and -9999 change nothing but gaps."""
+    jobs = [f"{value:,}" for value in np.rint(JOBS * 100).astype(int)]
+    jobs[0], jobs[1], jobs[2] = "<5", "-9999", "inf"
+    written = pd.DataFrame({"Tile ID": [f"{name} " for name in TILE_IDS], "Jobs": jobs})
+    plain = pd.DataFrame({"tile_id": TILE_IDS, "Jobs": np.rint(JOBS * 100)})[3:]
+    found, expected = (
+        scores_of(embeddings, learn(embeddings, tmp_path / name, table, column="jobs"))
+        for name, table in (("written", written), ("plain", plain))
+    )
+    np.testing.assert_allclose(found["score"], expected["score"])
 
 
 def test_missing_values_are_left_out_and_counted(

@@ -58,6 +58,7 @@ def test_exact_names_match_and_the_others_are_listed_on_both_sides() -> None:
         ("7001", "7001.0", "decimal point"),
         ("07001", "7001", "leading zeros"),
         ("07001", "7001.0", "leading zeros"),
+        ("7001", "7,001", "thousands"),
         ("Hà Nội", "HÀ NỘI", "capitals"),
         ("N'Djamena", "N\u2019Djamena", "dashes"),
         ("Nord-Est", "Nord\u2013Est", "dashes"),
