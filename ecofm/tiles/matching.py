@@ -6,19 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 
-from affine import Affine
-from odc.geo.geobox import GeoBox
-
 from ecofm.errors import SceneError
 from ecofm.grid import outline_of
-from ecofm.tiles.pixels import Reading, read_onto
-from ecofm.tiles.rasters import Rasters
+from ecofm.tiles.samples import sample_both
 from ecofm.tiles.scenes import Part, Scene, own_units
 from ecofm.types import Contract
 
 MIN_WITHIN = 0.9
 MIXED = "is L1C, the top of the atmosphere, beside scenes of L2A: hazier and bluer numbers"
-SAMPLE_PX = 256
 MAX_ADDED = 0.02
 """A scene with less ground of its own, of all that it shows, is no part of a granule."""
 
@@ -134,35 +129,20 @@ def _is_within(scene: Scene, other: Scene) -> bool:
 def is_another_processing(newer: Scene, older: Scene) -> bool:
     """Return whether a scene shows hardly any ground that a newer one lacks, and other numbers.
 
-    Parts of a granule show other ground each. A band that both have is compared on a coarse grid.
+    Parts of a granule show other ground each. A band that both have is compared where samples of
+    both lie, which is all over their rasters.
     """
     shared = [band for band in newer.bands if band in older.bands]
     if newer.geobox is None or not shared or newer.geobox != older.geobox:
         return False
-    box = _coarse(newer.geobox)
-    found = []
-    with Rasters() as rasters:
-        for scene in (newer, older):
-            part = _part_of(scene, shared[0])
-            lone = replace(scene, bands=(shared[0],), parts=(part,), hidings=(), to_offset=0.0)
-            try:
-                found.append(read_onto(lone, box, rasters, Reading(resampling="nearest")))
-            except SceneError:
-                return False  # it is named where its tiles are made
+    try:
+        found = sample_both(*(_part_of(scene, shared[0]) for scene in (newer, older)))
+    except SceneError:
+        return False  # it is named where its tiles are made
     (one, valid), (other, older_valid) = found
     both = valid & older_valid
     adds = (older_valid & ~valid).sum() > MAX_ADDED * max(older_valid.sum(), 1)
-    return bool(both.any() and not adds and (one[0][both] != other[0][both]).any())
-
-
-def _coarse(box: GeoBox) -> GeoBox:
-    """Return a raster's place in fewer pixels."""
-    height, width = (min(SAMPLE_PX, side) for side in box.shape)
-    right, down = box.shape[1] / width, box.shape[0] / height
-    a, b, left, d, e, top = tuple(box.affine)[:6]
-    return GeoBox(
-        (height, width), Affine(a * right, b * down, left, d * right, e * down, top), box.crs
-    )
+    return bool(both.any() and not adds and (one[both] != other[both]).any())
 
 
 def _part_of(scene: Scene, band: str) -> Part:

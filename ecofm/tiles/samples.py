@@ -9,7 +9,7 @@ import rasterio
 from rasterio.windows import Window
 
 from ecofm.tiles.pixels import read_valid
-from ecofm.tiles.rasters import Pixels
+from ecofm.tiles.rasters import Pixels, Rasters, Valid
 from ecofm.tiles.scenes import Part
 
 WHOLE_PX = 512
@@ -37,6 +37,25 @@ def sample_part(dataset: rasterio.DatasetReader, part: Part) -> Pixels:
         found.append(pixels[:, valid])
         n += found[-1].shape[1]
     return np.concatenate(found, axis=1)
+
+
+def sample_both(one: Part, other: Part) -> list[tuple[Pixels, Valid]]:
+    """Return (numbers, valid) of two parts of one band, at the same pixels of rasters of one shape.
+
+    Raises SceneError when one of them cannot be read.
+    """
+    found: list[tuple[list[Pixels], list[Valid]]] = [([], []), ([], [])]
+    with Rasters() as rasters:
+        with rasters.use(one.path) as dataset:
+            windows = [(w, shape) for w, shape, is_last_resort in _windows(dataset)
+                       if not is_last_resort]  # fmt: skip
+        for part, (numbers, masks) in zip((one, other), found, strict=True):
+            with rasters.use(part.path) as dataset:
+                for window, shape in windows:
+                    pixels, valid, _ = read_valid(dataset, part, window, shape)
+                    numbers.append(pixels[0].ravel())
+                    masks.append(valid.ravel())
+    return [(np.concatenate(numbers), np.concatenate(masks)) for numbers, masks in found]
 
 
 def _windows(
