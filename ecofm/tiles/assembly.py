@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -61,6 +62,8 @@ class Told:
     """`earthsearch:boa_offset_applied`."""
     claims: dict[str, list[Claim]] = field(default_factory=dict)
     """What is said of the numbers of each band."""
+    nodata: dict[str, float] = field(default_factory=dict)
+    """What is said of each band's nodata."""
     baseline: Claim | None = None
     baseline_digits: str = ""
     synthetic: bool = False
@@ -123,7 +126,10 @@ def assemble(
         if header is None and found.geobox is None:
             raise SceneError(f"has no place (CRS and transform) in {path.name}")
         # A picture may be black; numbers that measure are not 0 in all bands.
-        return found.part(number, nodata if found.dtype != "uint8" else None)
+        default = nodata if found.dtype != "uint8" else None
+        said = told.nodata.get(own[index]) if nodata is not None else None
+        _require_same_nodata(said, found, number)
+        return found.part(number, default if said is None else said)
 
     parts = [part_of(index, NODATA) for index in chosen.indices]
     hidings = tuple(Hiding(part_of(i, None), kind) for _, i, kind in chosen.quality)
@@ -168,6 +174,16 @@ def assemble(
     )
     scale, offset = own_units([scene])
     return replace(scene, to_scale=scale, to_offset=offset)
+
+
+def _require_same_nodata(said: float | None, header: Header, number: int) -> None:
+    """Raise SceneError where an item and a file name different nodata values."""
+    own = header.sidecar.nodata.get(number, header.nodata)
+    if said is None or own is None or own == said or (math.isnan(own) and math.isnan(said)):
+        return
+    raise SceneError(
+        f"has nodata {said:g} by its item and {own:g} in {header.path.name}; correct the wrong one"
+    )
 
 
 def _decide(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -10,31 +11,77 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from ecofm.errors import SceneError
+
 JSON_SUFFIXES = (".json", ".geojson")
 MAX_ITEM_BYTES = 2**24
 MAX_FILE_BYTES = 2**26
 """Of a collection of items; a catalog of more is many files."""
 CHILDREN = ("item", "child")
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+STAC_WORDS = re.compile(r'"(?:Feature|stac_\w+|assets|href|links|bbox|geometry|collection)')
+HREF = re.compile(r'"href"\s*:\s*("(?:[^"\\]|\\.)*")')
 
 Item = dict[str, Any]
 
 
 def read_stac_file(path: Path) -> Item | None:
-    """Return the object in a STAC file, None when a JSON file is no such thing."""
+    """Return the object in a STAC file, None when a JSON file is plainly no such thing.
+
+    Raises SceneError for one that is damaged and may have been an item: what it said of the images
+    beside it is lost.
+    """
+    text = _text_of(path)
     try:
-        if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+        found = json.loads("" if text is None else text)
+    except (ValueError, RecursionError) as error:
+        if text and text.strip() and not STAC_WORDS.search(text):
             return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        what = "is empty" if text is not None and not text.strip() else "is no JSON"
+        raise SceneError(f"{what}, and may have been a STAC item; download it again") from error
+    if isinstance(found, list):
+        found = {"type": "FeatureCollection", "features": found}
+    if not isinstance(found, dict):
         return None
     # A collection of items need not have a version, nor a plain GeoJSON; its features tell.
-    is_stac = isinstance(found, dict) and ("stac_version" in found or "features" in found)
-    return found if is_stac else None
+    is_stac = "stac_version" in found or "features" in found or is_item(found)
+    return _readable(found) if is_stac else None
+
+
+def _text_of(path: Path) -> str | None:
+    """Return the text of a file, None when it is none; SceneError where it cannot be read."""
+    try:
+        n_bytes = path.stat().st_size
+        if n_bytes > MAX_FILE_BYTES:
+            raise SceneError(f"has {n_bytes} bytes, expected at most {MAX_FILE_BYTES} in a JSON")
+        held = path.read_bytes()
+    except OSError as error:
+        raise SceneError(f"cannot be opened ({error.strerror})") from error
+    encoding = next((code for mark, code in MARKS.items() if held.startswith(mark)), "utf-8")
+    try:
+        return held.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _readable(found: Item) -> Item:
+    """Return an object whose texts are Unicode: a lone surrogate becomes a question mark."""
+    try:
+        (text := json.dumps(found, ensure_ascii=False)).encode()
+    except UnicodeEncodeError:
+        return dict(json.loads(text.encode(errors="replace")))
+    return found
 
 
 def is_item(found: Item) -> bool:
-    """Return whether an object is a STAC item."""
-    return found.get("type") == "Feature" and "stac_version" in found
+    """Return whether an object is a STAC item; an API may leave out its version or its type."""
+    if found.get("type", "Feature") != "Feature":
+        return False
+    return "stac_version" in found and "type" in found or bool(list(hrefs_of(found)))
 
 
 def items_of(found: Item) -> list[tuple[str, Item]]:
@@ -63,13 +110,28 @@ def links_of(found: Item) -> Iterator[str]:
             yield str(link.get("href", ""))
 
 
-def files_of(item: Item, path: Path, *, is_alone: bool) -> Iterator[Path]:
-    """Yield the files that an item in a file names (`file_of`), without what is elsewhere."""
+def hrefs_of(item: Item) -> Iterator[str]:
+    """Yield the hrefs of an item's assets."""
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
-        if isinstance(href, str) and (found := file_of(href, path, is_alone=is_alone)):
-            yield found
+        if isinstance(href, str):
+            yield href
+
+
+def hrefs_in_damaged(path: Path) -> list[str]:
+    """Return the hrefs in a STAC file that is no JSON any more."""
+    try:
+        text = _text_of(path) or ""
+    except SceneError:
+        return []
+    found = []
+    for quoted in HREF.findall(text):
+        try:
+            found.append(str(json.loads(quoted)))
+        except ValueError:
+            continue
+    return found
 
 
 def is_file_href(href: str) -> bool:
@@ -78,37 +140,56 @@ def is_file_href(href: str) -> bool:
     return not re.match(r"[A-Za-z0-9+.-]+:", text) and not text.startswith("/vsi")
 
 
-def files_in_damaged(path: Path) -> list[Path] | None:
-    """Return the files named in a STAC file that is no JSON any more, None for any other file.
+def file_of(href: str, item: Path) -> Path | None:
+    """Return the file that an href in an item means, None where it is elsewhere or no path.
 
-    Its scene is refused, and what it names must not be taken for a scene without metadata.
+    An href is a URL reference: `%20` is a blank, unless a file is really called so.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            return None
-        text = path.read_text(encoding="utf-8", errors="replace")
-        json.loads(text)
-    except OSError:
+    if not is_file_href(href):
         return None
-    except (ValueError, RecursionError):
-        is_stac = "stac_version" in text or '"assets"' in text
-        hrefs = re.findall(r'"href"\s*:\s*"([^"\\]+)"', text)
-        found = [file_of(href, path, is_alone=True) for href in hrefs]
-        return [file for file in found if file is not None] if is_stac else None
-    return None
+    text = href.removeprefix("file://")
+    for name in (text, unquote(text)):
+        path = Path(os.path.abspath(item.parent / name))
+        try:
+            path.lstat()
+            return path
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError):
+            return None  # too long, or no path at all
+    return path
 
 
-def file_of(href: str, item: Path, *, is_alone: bool) -> Path | None:
-    """Return the file that an href in an item means, None where it is elsewhere.
+def copies_of(href: str, item: Path, folders: list[str]) -> list[Path]:
+    """Return the files that may be copies of a URL: those of its name beside the item.
 
-    An href is a URL reference: `%20` is a blank, unless a file is really called so. Of a URL it is
-    the copy beside an item that has a file to itself (`is_alone`), as download scripts leave it.
+    Download scripts leave them in its folder, or in one of `folders` there, named by the item.
     """
-    if is_file_href(href):
-        text = href.removeprefix("file://")
-        literal = Path(os.path.abspath(item.parent / text))
-        return literal if literal.exists() else Path(os.path.abspath(item.parent / unquote(text)))
     name = unquote(href.partition("?")[0].rpartition("/")[2])
-    copy = item.parent / name
-    is_copy = is_alone and "://" in href and name not in ("", ".", "..") and copy.is_file()
-    return Path(os.path.abspath(copy)) if is_copy else None
+    if is_file_href(href) or "://" not in href or not _is_name(name):
+        return []
+    places = [item.parent / folder for folder in folders if _is_name(folder)] + [item.parent]
+    return [Path(os.path.abspath(place / name)) for place in places if (place / name).is_file()]
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text can be the name of a file or a folder."""
+    is_short = 0 < len(text.encode(errors="replace")) <= 255
+    return is_short and text not in (".", "..") and not set(text) & {"/", "\\", "\0"}
+
+
+def urls_by_name(folder: Path) -> dict[str, set[str]]:
+    """Return the URLs that the items in a folder's files name, by the names of their files."""
+    found: dict[str, set[str]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in JSON_SUFFIXES or not path.is_file():
+            continue
+        try:
+            stac = read_stac_file(path) or {}
+        except SceneError:
+            continue
+        items = [item for _, item in items_of(stac)] + ([stac] if is_item(stac) else [])
+        for href in (href for item in items for href in hrefs_of(item) if "://" in href):
+            url = href.partition("?")[0]
+            found.setdefault(unquote(url.rpartition("/")[2]), set()).add(url)
+    return found

@@ -16,6 +16,7 @@ from ecofm.errors import SceneError, UsageError
 from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
 from ecofm.tiles.assembly import SceneOptions
+from ecofm.tiles.given import absolute
 from ecofm.tiles.headers import read_header
 from ecofm.tiles.jobs import Cells, Job, lay_out
 from ecofm.tiles.matching import (
@@ -38,7 +39,7 @@ from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Sign
 from ecofm.tiles.rivals import leave_out_rivals
 from ecofm.tiles.scenes import Hiding, Part, Scene, readable_name
-from ecofm.tiles.sources import Source, Sources, absolute
+from ecofm.tiles.sources import Source, Sources
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
 

@@ -7,16 +7,19 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ecofm.errors import SceneError
-from ecofm.tiles.assembly import IDENTITY, Place, SceneOptions, Told, assemble
+from ecofm.tiles.assembly import GRANULE, IDENTITY, Place, SceneOptions, Told, assemble
 from ecofm.tiles.bandfiles import split_band
 from ecofm.tiles.bands import SENTINEL
 from ecofm.tiles.claims import Claim, parse_baseline, parse_number
+from ecofm.tiles.given import PRODUCT_FILES, SUFFIXES, absolute
 from ecofm.tiles.headers import read_header
 from ecofm.tiles.periods import dates_told
 from ecofm.tiles.scenes import Scene
-from ecofm.tiles.sources import PRODUCT_FILES, SUFFIXES, Source
+from ecofm.tiles.sources import Source
 
 MAX_XML_BYTES = 2**24
+OFFSETS = ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
+GRANULE_TILE = re.compile(r"(?<![A-Z0-9])T[0-9]{2}[A-Z]{3}(?![A-Z0-9])")
 
 
 def read_product(source: Source, options: SceneOptions) -> Scene:
@@ -49,15 +52,27 @@ def read_scene(path: Path, name: str, options: SceneOptions) -> Scene:
 
 def _read_set(source: Source, options: SceneOptions) -> Scene:
     files: dict[str, Place] = {}
-    for path in source.files:
-        if path.suffix.lower() not in SUFFIXES:
-            continue
-        split = split_band(path.stem)
-        assert split is not None, "a set holds band files only"
-        files[split[1]] = path, 1
+    for band, path in zip(source.bands, source.files, strict=False):  # sidecars follow
+        if (n_bands := len(read_header(path).numbers)) > 1:
+            raise SceneError(
+                f"is named as a set of band files, and {path.name} has {n_bands} bands itself; "
+                "give each date or scene a file of its own, or rename these files"
+            )
+        files[band] = path, 1
     name = source.path.name
-    told = Told(name=name, product_id=name, dates=_dates_beside(source))
+    product_id = " ".join([name, *_product_above(source.path)])
+    told = Told(name=name, product_id=product_id, dates=_dates_beside(source))
     return assemble(source.name, files, told, options)
+
+
+def _product_above(path: Path) -> list[str]:
+    """Return the name of the nearest folder above that names a product, if it is of the granule."""
+    for folder in absolute(path).parents:
+        if product := IDENTITY.search(folder.name):
+            granule = GRANULE.search(path.name)
+            is_same = granule is None or granule[1] == f"{product[5]}_{product[3]}"
+            return [folder.name] if is_same else []
+    return []
 
 
 def _dates_beside(source: Source) -> list[str]:
@@ -78,18 +93,19 @@ def _read_safe(source: Source, options: SceneOptions) -> Scene:
         if not in_images or path.suffix.lower() not in SUFFIXES or not source.may_read(path):
             continue
         if split := split_band(path.stem):
-            _, band, gsd = split
+            band, gsd = split
             if band not in files or gsd < files[band][0]:
                 files[band] = gsd, path
     if not files:
         raise SceneError("is a SAFE folder without IMG_DATA/*_B02*.jp2; was it unpacked whole?")
-    told = _read_metadata(source.path)
+    told = _read_metadata(source)
     places: dict[str, Place] = {band: (path, 1) for band, (_, path) in files.items()}
     return assemble(source.name, places, told, options)
 
 
-def _read_metadata(folder: Path) -> Told:
+def _read_metadata(source: Source) -> Told:
     """Return what a SAFE folder's own XML says; raises SceneError when it is damaged."""
+    folder = source.path
     path = next(folder / name for name in PRODUCT_FILES if (folder / name).is_file())
     try:
         if path.stat().st_size > MAX_XML_BYTES:
@@ -98,12 +114,19 @@ def _read_metadata(folder: Path) -> Told:
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise SceneError(f"has entities in {path.name}, which no product has")
         found: dict[str, list[str]] = {}
+        offsets: dict[str, list[tuple[str, str]]] = {}
         for element in ET.fromstring(text).iter():
             key = element.tag.rpartition("}")[2]
-            found.setdefault(key, []).append((element.text or "").strip())
+            value = (element.text or "").strip()
+            found.setdefault(key, []).append(value)
+            if key in OFFSETS:
+                offsets.setdefault(key, []).append((element.get("band_id", ""), value))
     except (OSError, ValueError, ET.ParseError) as error:
         raise SceneError(f"has {path.name} that cannot be read ({error})") from error
     identity = [*found.get("PRODUCT_URI", []), folder.name]
+    if granule := GRANULE_TILE.search(source.name.rpartition("/")[2].replace(folder.name, "")):
+        # A product of several granules has one tile in its name, or none.
+        identity = [re.sub(r"_T[0-9A-Z]{5}(?=_|\.|$)", f"_{granule[0]}", t) for t in identity]
     digits = next(iter(found.get("PROCESSING_BASELINE", [])), "")
     times = ("PRODUCT_START_TIME", "DATATAKE_SENSING_START")
     return Told(
@@ -111,30 +134,45 @@ def _read_metadata(folder: Path) -> Told:
         name=next((i[3] for text in identity if (i := IDENTITY.search(text))), ""),
         dates=[text for key in times for text in found.get(key, [])],
         product_id=" ".join(identity),
-        claims=_claims(found, path.name),
+        claims=_claims(found, offsets, path.name),
         baseline=parse_baseline(digits, f"processing baseline in {path.name},"),
         baseline_digits=re.sub("[^0-9]", "", digits),
     )
 
 
-def _claims(found: dict[str, list[str]], file: str) -> dict[str, list[Claim]]:
-    """Return what a product's metadata say of each band; offsets are listed by band_id."""
+def _claims(
+    found: dict[str, list[str]], offsets: dict[str, list[tuple[str, str]]], file: str
+) -> dict[str, list[Claim]]:
+    """Return what a product's metadata say of each band."""
     keys = ("BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
     texts = next((found[key] for key in keys if key in found), [])
     scales = {parse_number(text, f"quantification in {file}") for text in texts} - {None, 0.0}
     if len(scales) > 1:
         raise SceneError(f"has quantifications {sorted(map(str, scales))} in {file}; give --scale")
     quantification = next(iter(scales), None)
-    key = next((key for key in ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET") if key in found), "")
-    offsets = [parse_number(text, f"{key} in {file}") for text in found.get(key, [])]
-    if len({*offsets}) == 1:
-        offsets = offsets[:1] * len(SENTINEL)
-    elif offsets and len(offsets) != len(SENTINEL):
-        raise SceneError(f"has {len(offsets)} {key} in {file}, expected {len(SENTINEL)}")
+    key = next((key for key in OFFSETS if key in offsets), "")
+    added = _offsets_of(offsets.get(key, []), key, file)
     claims: dict[str, list[Claim]] = {}
-    for band, added in zip(SENTINEL, offsets or [None] * len(SENTINEL), strict=True):
-        offset = None if added is None else added / (quantification or 1e4)
+    for band in SENTINEL:
+        offset = None if (number := added.get(band)) is None else number / (quantification or 1e4)
         scale = None if quantification is None else 1 / quantification
         if scale is not None or offset is not None:
             claims[band] = [Claim(f"{key or 'quantification'} in {file}", scale, offset)]
     return claims
+
+
+def _offsets_of(
+    listed: list[tuple[str, str]], key: str, file: str
+) -> dict[str, float | None]:
+    """Return the stored offset of each band, which is listed by its `band_id`, 0 for B01."""
+    numbers = [(number, parse_number(text, f"{key} in {file}")) for number, text in listed]
+    if len({offset for _, offset in numbers}) == 1:
+        return dict.fromkeys(SENTINEL, numbers[0][1])
+    ids = {str(band_id) for band_id in range(len(SENTINEL))}
+    found = [number for number, _ in numbers]
+    if len(set(found)) < len(found) or not ids.issuperset(found):
+        raise SceneError(
+            f"has {len(numbers)} {key} in {file} that differ, expected one for each band_id, from "
+            f"0 to {len(SENTINEL) - 1}"
+        )
+    return {SENTINEL[int(number)]: offset for number, offset in numbers}

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import xxhash
-
 from ecofm.errors import SceneError
-from ecofm.tiles.bandfiles import band_sets, split_band
+from ecofm.tiles.bandfiles import sort_band_files, split_band
+from ecofm.tiles.given import SUFFIXES, absolute, is_inside, is_product, labels_of, together
 from ecofm.tiles.items import (
     JSON_SUFFIXES,
     Item,
-    files_in_damaged,
-    files_of,
+    copies_of,
+    file_of,
+    hrefs_in_damaged,
+    hrefs_of,
     is_catalog,
     is_item,
     items_of,
     links_of,
     read_stac_file,
+    urls_by_name,
 )
 from ecofm.tiles.scenes import readable_name
 from ecofm.tiles.sidecars import sidecars_of
 
-SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
 FOLLOW = "give its target, or --follow-links"
 UNREAD = {
     ".vrt": "is a VRT, which can name any file; write it as GeoTIFF with gdal_translate",
     ".zip": "is a zip; unpack it",
 }
-PRODUCT_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
-WHOLE_BYTES = 2**26
-N_SAMPLES, SAMPLE_BYTES = 64, 2**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +46,23 @@ class Source:
     """The file, the SAFE folder, or the STAC item."""
     files: tuple[Path, ...]
     """What it is read from, sidecars and an item's assets too."""
-    root: Path
-    """The given folder: nothing outside it is read."""
+    roots: tuple[Path, ...]
+    """The given folders: nothing outside them is read."""
     follow_links: bool = False
-    """Links in it may lead elsewhere."""
+    """Links in them may lead elsewhere."""
     item: Item | None = None
     """The STAC item, where it is one of several in a file."""
+    bands: tuple[str, ...] = ()
+    """Those of the first files, where each holds a band."""
+    copies: Mapping[str, Path] = field(default_factory=dict)
+    """The local files of an item's URLs."""
 
     def may_read(self, path: Path) -> bool:
-        """Return whether a path lies in the given folder, or is a link there that is followed."""
-        return is_inside(path, self.root) or (
-            self.follow_links and absolute(path).is_relative_to(absolute(self.root))
+        """Return whether a path lies in a given folder, or is a link there that is followed."""
+        return any(
+            is_inside(path, root)
+            or (self.follow_links and absolute(path).is_relative_to(absolute(root)))
+            for root in self.roots
         )
 
 
@@ -72,6 +75,8 @@ class Sources:
     _places: set[str] = field(default_factory=set)
     owned: dict[Path, str] = field(default_factory=dict)
     """Files that an item names, links followed, and the item's name."""
+    damaged: dict[Path, str] = field(default_factory=dict)
+    """Folders with a JSON that may have been an item and says nothing now, and its name."""
 
     def add(self, source: Source) -> None:
         """Add a source; raises SceneError when another one has its name."""
@@ -84,16 +89,6 @@ class Sources:
             raise SceneError(f"{source.path} and {other.path} have the same name; rename one.")
 
 
-def absolute(path: Path) -> Path:
-    """Return a path without `..`, its links as they are: their names are the user's words."""
-    return Path(os.path.abspath(path))
-
-
-def is_inside(path: Path, root: Path) -> bool:
-    """Return whether a path, its links followed, lies in a folder."""
-    return path.resolve().is_relative_to(root.resolve())
-
-
 def find_sources(
     paths: Sequence[Path], *, chips: bool = False, follow_links: bool = False
 ) -> Sources:
@@ -104,20 +99,20 @@ def find_sources(
     SceneError for a path that is missing or holds no image.
     """
     sources = Sources()
-    roots = {absolute(_root_of(path)) for path in paths}
     for path in paths:
         if not path.exists():
             raise SceneError(f"{path} does not exist; give a folder or files of imagery.")
-        root = _root_of(path)
-        prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
+    labels = labels_of(paths)
+    for root, given in together(paths):
+        search = Search(root, given, tuple(labels), labels[root], chips, follow_links, sources)
         n_before = len(sources.found) + len(sources.rejected)
         n_seen = 0
-        search = Search(path, root, prefix, sources.rejected, chips, follow_links, sources.owned)
         for source in search.sources():
             sources.add(source)
             n_seen += 1
         if not n_seen and len(sources.found) + len(sources.rejected) == n_before:
-            raise SceneError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}).")
+            place = given[0] if len(given) == 1 else root
+            raise SceneError(f"{place} holds no image ({', '.join(sorted(SUFFIXES))}).")
     _drop_owned(sources)
     sources.found = dict(sorted(sources.found.items()))
     return sources
@@ -126,16 +121,24 @@ def find_sources(
 def _drop_owned(sources: Sources) -> None:
     """Take out the files that an item names: it says what they mean, also where it is refused.
 
-    What lies in one set or SAFE folder with them belongs to the same scene.
+    What lies in one set or SAFE folder with them belongs to the same scene, and what lies beside
+    a damaged item to a scene of which nothing is known.
     """
     for name, source in list(sources.found.items()):
         if source.kind == "stac":
             continue
         owners = [sources.owned.get(file.resolve()) for file in source.files]
         owner = next((owner for owner in owners if owner), None)
-        if owner is None:
+        item = next(filter(None, (sources.damaged.get(f.resolve().parent) for f in source.files)), "")
+        if owner is None and not item:
             continue
         del sources.found[name]
+        if owner is None:
+            sources.rejected[name] = (
+                f"is beside {item}, which may have said what its numbers mean and is unusable; "
+                f"download that again, or move it elsewhere if it is not about this image"
+            )
+            continue
         images = zip(source.files, owners, strict=True)
         more = [f.name for f, o in images if not o and split_band(f.stem) and f.suffix in SUFFIXES]
         if more:
@@ -144,61 +147,65 @@ def _drop_owned(sources: Sources) -> None:
             )
 
 
-def _root_of(path: Path) -> Path:
-    return path if path.is_dir() and not _is_product(path) else path.parent
-
-
-def _is_product(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in PRODUCT_FILES)
-
-
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How one given path is searched."""
+    """How one given folder is searched, or some given files of one."""
 
-    path: Path
     root: Path
-    prefix: str
-    rejected: dict[str, str]
+    given: tuple[Path, ...]
+    """The files or SAFE folders in it that are given; none where all of it is."""
+    roots: tuple[Path, ...]
+    """All given folders, whose files an item may name."""
+    label: str
     chips: bool
     follow_links: bool
-    owned: dict[Path, str]
+    into: Sources
+    urls: dict[Path, dict[str, set[str]]] = field(default_factory=dict)
+    """Of a folder, the URLs that its items name, by file name."""
 
     def name(self, place: Path) -> str:
         """Return how people are told of a place."""
-        return readable_name(self.prefix + place.relative_to(self.root).as_posix())
+        return readable_name(self.label + place.relative_to(self.root).as_posix())
 
     def refuses(self, path: Path) -> bool:
         """Return whether a path is a link that leads out; such a link is named."""
         is_refused = (
-            path.is_symlink() and path.exists() and path != self.path
+            path.is_symlink() and path.exists() and path not in self.given
             and not self.follow_links and not is_inside(path, self.root)
         )  # fmt: skip
         if is_refused:
-            self.rejected[self.name(path)] = (
+            self.into.rejected[self.name(path)] = (
                 f"is a link that leads out of the given folder; {FOLLOW}"
             )
         return is_refused
 
     def sources(self) -> Iterator[Source]:
         """Yield what there is."""
-        if not self.path.is_dir():
-            yield from self._sort([self.path])
-            return
-        for folder, folders, files in _walk(self.path, self.follow_links):
-            if not self.chips and _is_product(folder):
+        images: list[Path] = []
+        for path in self.given:
+            if path.is_dir():
+                yield from self._safe(path)
+        files = [path for path in self.given if not path.is_dir()]
+        yield from self._sort(files, images)
+        for folder, folders, names in () if self.given else _walk(self.root, self.follow_links):
+            if not self.chips and is_product(folder):
                 folders.clear()
                 yield from self._safe(folder)
                 continue
             if not self.follow_links:
                 for linked in [name for name in folders if (folder / name).is_symlink()]:
-                    self.rejected[self.name(folder / linked)] = f"is a link to a folder; {FOLLOW}"
-            yield from self._sort([folder / name for name in files])
+                    reason = f"is a link to a folder; {FOLLOW}"
+                    self.into.rejected[self.name(folder / linked)] = reason
+            yield from self._sort([folder / name for name in names], images)
+        yield from self._scenes(images)
 
     def _safe(self, folder: Path) -> Iterator[Source]:
-        """Yield a SAFE folder with the files that can hold pixels or say what they are."""
+        """Yield a SAFE folder with the files that can hold pixels or say what they are.
+
+        One of several granules, as there were until 2016, is as many scenes.
+        """
         # Given by itself, it is the folder out of which nothing is read.
-        root = folder if folder == self.path else self.root
+        root = folder if folder in self.given else self.root
         kept, found = {*SUFFIXES, ".xml"}, []
         for place, folders, files in _walk(folder, self.follow_links):
             names = [name for name in files if Path(name).suffix.lower() in kept]
@@ -209,35 +216,44 @@ class Search:
                     and path.is_symlink()
                     and (path.is_dir() or not is_inside(path, root))
                 ):
-                    self.rejected[self.name(folder)] = (
+                    self.into.rejected[self.name(folder)] = (
                         f"holds a link, {path.relative_to(folder)}, that leads elsewhere; {FOLLOW}"
                     )
                     return
             found += paths
-        yield Source(self.name(folder), "safe", folder, tuple(found), root, self.follow_links)
+        granules: dict[str, list[Path]] = {}
+        for path in found:
+            parts = path.relative_to(folder).parts
+            is_in_granule = parts[0] == "GRANULE" and len(parts) > 2
+            granules.setdefault(parts[1] if is_in_granule else "", []).append(path)
+        common = granules.pop("", [])
+        for granule, paths in (granules or {"": []}).items():
+            name = self.name(folder) + (f"/{granule}" if len(granules) > 1 else "")
+            files = (*common, *paths)
+            yield Source(name, "safe", folder, files, (root, *self.roots), self.follow_links)
 
-    def _sort(self, files: list[Path]) -> Iterator[Source]:
-        """Yield the sources among the files of one folder; a set of band files is one."""
-        images: list[Path] = []
-        sets: dict[str, tuple[list[Path], list[Path]]] = {}
+    def _sort(self, files: list[Path], images: list[Path]) -> Iterator[Source]:
+        """Yield the items among the files of one folder, and add its images to `images`."""
         for path in files:
             suffix = path.suffix.lower()
             if suffix in UNREAD:
-                self.rejected[self.name(path)] = UNREAD[suffix]
+                self.into.rejected[self.name(path)] = UNREAD[suffix]
             elif suffix in JSON_SUFFIXES and not self.chips and not self.refuses(path):
                 yield from self._stac(path)
             elif suffix in SUFFIXES and _is_file(path) and not self.refuses(path):
                 images.append(path)
-        if not self.chips:
-            sets = band_sets(images)
-        taken: set[Path] = set()
-        for scene, (members, others) in sets.items():
-            folder = members[0].parent
-            name = self.name(folder / scene if scene else folder)
-            yield self._source(name, "bands", folder / scene, tuple(members))
-            taken.update(members, others)
+
+    def _scenes(self, images: list[Path]) -> Iterator[Source]:
+        """Yield the scenes among images; a set of band files is one."""
+        found = sort_band_files([] if self.chips else images)
+        for one in found.sets:
+            place = one.folder / one.scene
+            source = self._source(self.name(place), "bands", place, tuple(one.bands.values()))
+            yield replace(source, bands=tuple(one.bands))
+        for path, reason in found.rejected.items():
+            self.into.rejected[self.name(path)] = reason
         for path in images:
-            if path not in taken:
+            if path not in found.taken and path not in found.rejected:
                 yield self._source(self.name(path), "raster", path, (path,))
 
     def _source(
@@ -245,49 +261,85 @@ class Search:
     ) -> Source:
         if kind != "stac":
             files += tuple(beside for file in files for beside in sidecars_of(file))
-        return Source(name, kind, path, files, self.root, self.follow_links, item)
+        return Source(name, kind, path, files, self.roots, self.follow_links, item)
 
     def _stac(self, path: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Source]:
         """Yield the items in a file; a catalog is followed only where it is given itself.
 
         In a folder that is searched its items are found without it.
         """
-        name, found = self.name(path), read_stac_file(path)
-        if found is None:
-            if (files := files_in_damaged(path)) is not None:
-                self.rejected[name] = "is a STAC file that is no JSON; download it again"
-                self._own(files, name)
+        name = self.name(path)
+        try:
+            found = read_stac_file(path) or {}
+        except SceneError as error:
+            self.into.rejected[name] = str(error)
+            self._own((file_of(href, path) for href in hrefs_in_damaged(path)), name)
+            self._distrust(path, name)
             return
         if is_item(found):
             yield self._item(name, path, found, (path,))
-        for item_id, item in items_of(found):
-            yield self._item(f"{name}#{item_id}", path, item, (), item)
-        if is_catalog(found) and (seen or path == self.path):
+        items = items_of(found)
+        for item_id, item in items:
+            yield self._item(f"{name}#{item_id}", path, item, (), item, is_alone=len(items) == 1)
+        if is_catalog(found) and (seen or path in self.given):
             for href in links_of(found):
                 yield from self._linked(path, href, seen | {path})
 
     def _item(
-        self, name: str, path: Path, item: Item, files: tuple[Path, ...], inside: Item | None = None
+        self,
+        name: str,
+        path: Path,
+        item: Item,
+        files: tuple[Path, ...],
+        inside: Item | None = None,
+        *,
+        is_alone: bool = True,
     ) -> Source:
         """Return the source of an item, which owns the files that it names."""
         source = self._source(name, "stac", path, files, inside)
-        named = list(files_of(item, path, is_alone=inside is None))
+        own = [str(item.get("id", "")), *([path.stem] if is_alone else [])]
+        named: list[Path] = []
+        copies: dict[str, Path] = {}
+        hrefs = list(hrefs_of(item))
+        for href in hrefs:
+            found = copies_of(href, path, own)
+            self._own(found, name)
+            # Beside several items it may be the copy of another one's URL of the same name.
+            if found and (found[0].parent != path.parent or self._is_only(path, found[0].name)):
+                copies[href] = found[0]
+            if file := copies.get(href) or file_of(href, path):
+                named.append(file)
         self._own(named, name)
+        if not hrefs:
+            self._distrust(path, name)
         assets = [f for f in named if f.suffix.lower() in SUFFIXES and source.may_read(f)]
         assets = [file for file in assets if file.is_file()]
         beside = [sidecar for file in assets for sidecar in sidecars_of(file)]
-        return replace(source, files=(*files, *assets, *beside))
+        return replace(source, files=(*files, *assets, *beside), copies=copies)
 
-    def _own(self, files: Sequence[Path], name: str) -> None:
+    def _is_only(self, item: Path, name: str) -> bool:
+        """Return whether all items of a folder mean the same URL by a file name."""
+        folder = item.parent
+        if folder not in self.urls:
+            self.urls[folder] = urls_by_name(folder)
+        return len(self.urls[folder].get(name, ())) < 2
+
+    def _own(self, files: Iterable[Path | None], name: str) -> None:
         for file in files:
-            self.owned.setdefault(file.resolve(), name)
+            if file is not None:
+                self.into.owned.setdefault(file.resolve(), name)
+
+    def _distrust(self, path: Path, name: str) -> None:
+        """Note that nothing is known of the images beside a file, or in the folder of its name."""
+        for folder in (path.parent, path.with_suffix("")):
+            self.into.damaged.setdefault(folder.resolve(), name)
 
     def _linked(self, path: Path, href: str, seen: frozenset[Path]) -> Iterator[Source]:
         """Yield the items at a link of a catalog; one that is not followed is named."""
-        target = absolute(path.parent / href)
+        target = file_of(href, path)
         if "://" in href:
             reason = "is a URL; give the URL of a STAC API with --remote, or download it"
-        elif not self._source("", "stac", path, ()).may_read(target):
+        elif target is None or not self._source("", "stac", path, ()).may_read(target):
             reason = "is outside the given folder"
         elif not target.is_file():
             reason = "does not exist"
@@ -295,7 +347,7 @@ class Search:
             if target not in seen:
                 yield from self._stac(target, seen)
             return
-        self.rejected[f"{self.name(path)}#{href[:200]}"] = reason
+        self.into.rejected[f"{self.name(path)}#{href[:200]}"] = reason
 
 
 def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -338,34 +390,3 @@ def find_masks(folder: Path, sources: Sources, follow_links: bool = False) -> di
     if not found:
         raise SceneError(f"{folder} holds no mask named as a scene is; name them as the scenes.")
     return found
-
-
-def hash_file(path: Path) -> str:
-    """Return the xxh3 of a file, as `hash_source` does."""
-    return hash_source(Source(path.name, "raster", path, (path,), path.parent))
-
-
-def hash_source(source: Source) -> str:
-    """Return the xxh3 of a source's files, or `unreadable`.
-
-    Files above 64 MiB are sampled at 64 places, the first and the last bytes among them: a country
-    is not read twice, and what was read has a checksum of its own in every tile.
-    """
-    digest = xxhash.xxh3_64()
-    if source.item is not None:  # its file may get more items
-        digest.update(json.dumps(source.item, sort_keys=True).encode())
-    try:
-        for path in source.files:
-            n_bytes = path.stat().st_size
-            digest.update(n_bytes.to_bytes(8, "little"))
-            with path.open("rb") as file:
-                if n_bytes <= WHOLE_BYTES:
-                    while block := file.read(2**22):
-                        digest.update(block)
-                    continue
-                for sample in range(N_SAMPLES):
-                    file.seek((n_bytes - SAMPLE_BYTES) * sample // (N_SAMPLES - 1))
-                    digest.update(file.read(SAMPLE_BYTES))
-    except OSError:
-        return "unreadable"  # it is rejected by name when it is opened
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from ecofm.errors import SceneError
 from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
 from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
 from ecofm.tiles.claims import Claim, parse_baseline, parse_number
-from ecofm.tiles.items import file_of, is_item, read_stac_file
+from ecofm.tiles.items import copies_of, file_of, is_item, read_stac_file
 from ecofm.tiles.periods import period_of_span
 from ecofm.tiles.radiometry import APPLIED
 from ecofm.tiles.rasters import Remote
@@ -23,6 +24,11 @@ PICTURES = {"visual", "overview", "thumbnail"}
 """Roles of assets that are renderings."""
 BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline")
 VERSION = "processing:version"
+V0_APPLIED = "sentinel:boa_offset_applied"
+OTHER_COLLECTION = re.compile(
+    r"landsat|(?<![a-z])l[cet]0[45789]|hls-?l30|modis|viirs|naip|planet|spot|sentinel-?[1356]"
+)
+LANDSAT_GSD_M = 30
 
 Json = Mapping[str, Any]
 
@@ -36,16 +42,18 @@ def read_stac(source: Source, options: SceneOptions) -> Scene:
         value if isinstance(value := item.get(key), dict) else {}
         for key in ("properties", "assets")
     )
-    _require_sentinel(properties)
+    _require_sentinel(item, properties)
     chosen = _assets_of(assets, options)
     if all(quality_kind(band) for band in chosen):
-        raise SceneError(f"has no asset with a band of Sentinel-2 (its own: {', '.join(assets)})")
+        raise SceneError(_no_band(assets))
     files: dict[str, Place] = {
         band: (_place_of(assets[key], source, options), number)
         for band, (key, number) in chosen.items()
     }
     told = _told_by(item, properties)
     told.claims = {band: _claims_of(assets[key], key, n) for band, (key, n) in chosen.items()}
+    nodata = {band: _nodata_of(assets[key], n) for band, (key, n) in chosen.items()}
+    told.nodata = {band: number for band, number in nodata.items() if number is not None}
     return assemble(source.name, files, told, options)
 
 
@@ -63,8 +71,7 @@ def _told_by(item: Json, properties: Json) -> Told:
         dates=[date] if date else [],
         product_id=product,
         tag=text("period"),
-        applied=properties.get(APPLIED) is True
-        or properties.get("sentinel:boa_offset_applied") is True,
+        applied=any(_is_true(properties.get(key)) for key in (APPLIED, V0_APPLIED)),
         baseline=baseline,
         baseline_digits=digits,
         synthetic=bool(properties.get("synthetic")),
@@ -77,7 +84,8 @@ def _baseline_of(properties: Json) -> tuple[Claim | None, str]:
     `processing:version` is one where it is written as one and is no other software's version.
     """
     software = properties.get("processing:software")
-    versions = set(software.values()) if isinstance(software, dict) else set()
+    named = software.values() if isinstance(software, dict) else ()
+    versions = [text for text in named if isinstance(text, str)]
     values = [(key, properties.get(key)) for key in BASELINES]
     if properties.get(VERSION) not in versions:
         values.append((VERSION, properties.get(VERSION)))
@@ -98,6 +106,8 @@ def _assets_of(assets: Json, options: SceneOptions) -> dict[str, tuple[str, int]
     for key, asset in assets.items():
         if not isinstance(asset, dict) or _is_picture(key, asset):
             continue
+        if any(text.partition("=")[2] == key for text in options.bands or ()):
+            offered.setdefault(key, []).append(((False, 0, False, key), 1))
         names = _bands_of(asset)
         found = GSD.search(key)
         rank = (len(names) > 1, int(found[1]) if found else 0, _is_jp2(asset), key)
@@ -131,14 +141,49 @@ def _is_picture(key: str, asset: Json) -> bool:
     return bool(named & PICTURES) or key.lower().removesuffix("-jp2") in PICTURES
 
 
-def _require_sentinel(properties: Json) -> None:
+def _require_sentinel(item: Json, properties: Json) -> None:
     """Raise SceneError for another satellite's item: its `blue` is no B02, nor scaled as that."""
+    stated = False
     for key in ("constellation", "platform", "mission"):
         name = properties.get(key)
         if not isinstance(name, str) or not name.strip():
             continue
         if not re.fullmatch(r"(?:sentinel2|s2)(?:msi)?[a-d]?", re.sub(r"[\W_]", "", name.lower())):
             raise SceneError(f"is of {key} {name[:40]}; items of Sentinel-2 are read")
+        stated = True
+    if stated:
+        return
+    listed = properties.get("instruments")
+    instruments = [str(name) for name in listed] if isinstance(listed, list) else []
+    collection = str(item.get("collection") or "")
+    if instruments and not any("msi" in name.lower() for name in instruments):
+        found = f"instruments {', '.join(instruments)[:40]}"
+    elif OTHER_COLLECTION.search(collection.lower()):
+        found = f"collection {collection[:40]}"
+    elif properties.get("gsd") == LANDSAT_GSD_M:
+        found = f"gsd {LANDSAT_GSD_M}, as Landsat's are"
+    else:
+        return
+    raise SceneError(f"is of {found}, and of no platform; items of Sentinel-2 are read")
+
+
+def _no_band(assets: Json) -> str:
+    """Return why an item has no band, with the assets to name where they look like bands."""
+    said = f"has no asset with a band of Sentinel-2 (its own: {', '.join(assets)[:200]})"
+    guessed: dict[str, str] = {}
+    for key in assets:
+        for word in re.split(r"[_\-.]", key):
+            if (band := spectral_name(word)) is not None:
+                guessed.setdefault(band, key)
+    pairs = [f"{band}={key}" for band, key in guessed.items()] or [
+        f"B04={key}" for key in list(assets)[:1]
+    ]
+    return f"{said}; name them, as in --bands {','.join(pairs)}" if pairs else said
+
+
+def _is_true(value: object) -> bool:
+    """Return whether a property says yes, as some writers do in words."""
+    return value is True or (isinstance(value, str) and value.strip().lower() == "true")
 
 
 def _is_jp2(asset: Json) -> bool:
@@ -172,7 +217,8 @@ def _known(name: object) -> str | None:
     """Return the band of Sentinel-2, or the quality band, that a name stands for, else None."""
     if not isinstance(name, str):
         return None
-    if COMMON.get(name.lower()) == CLASS_BAND or QUALITY_FILE.fullmatch(name):
+    is_quality = QUALITY_FILE.fullmatch(name) and quality_kind(name)
+    if is_quality or COMMON.get(name.lower()) == CLASS_BAND:
         return name.upper()
     return spectral_name(name)
 
@@ -180,21 +226,51 @@ def _known(name: object) -> str | None:
 def _place_of(asset: Json, source: Source, options: SceneOptions) -> Path | Remote:
     """Return the file or URL of an asset; raises SceneError when it must not be read."""
     href = str(asset.get("href", ""))
-    target = file_of(href, source.path, is_alone=source.item is None)
+    target = source.copies.get(href) or file_of(href, source.path)
     if re.match(r"https?://", href) and target is None:
         if not options.remote:
-            raise SceneError(f"has its pixels at {href[:80]}; give --remote to read them")
+            raise SceneError(_not_here(href, source))
         return Remote(href, options.sign)
     # A store of its own, as `s3://`, has its data behind a URL too: `--sign` knows which.
     if options.remote and options.sign and target is None and "://" in href:
         return Remote(href, options.sign)
     if target is None:
-        raise SceneError(f"names {href[:80]}; only files and, with --remote, https are read")
+        raise SceneError(f"names {href[:80]!r}; only files and, with --remote, https are read")
     if not source.may_read(target):
-        raise SceneError(f"names {href[:80]}, which is outside the given folder")
+        above = os.path.commonpath([*map(os.path.abspath, source.roots), target])
+        raise SceneError(
+            f"names {href[:80]}, which is outside the given folder; give the folder above both, "
+            f"{above}"
+        )
     if not target.is_file():
         raise SceneError(f"names {href[:80]}, which does not exist")
     return target
+
+
+def _not_here(href: str, source: Source) -> str:
+    """Return why the pixels of a URL are not read."""
+    if found := copies_of(href, source.path, []):
+        return (
+            f"has its pixels at {href[:80]}, and {found[0].name} beside it may be the copy of "
+            "another item's; put the files of each item into a folder called as its id, or give "
+            "--remote to read the URLs"
+        )
+    return f"has its pixels at {href[:80]}; give --remote to read them"
+
+
+def _nodata_of(asset: Json, number: int) -> float | None:
+    """Return the nodata value that an asset states for a band, None where it is silent."""
+    for name in ("raster:bands", "bands", ""):
+        bands = _list_of(asset, name) if name else [dict(asset)]
+        band = bands[number - 1] if number <= len(bands) else bands[0] if bands else {}
+        value = band.get("nodata", band.get("raster:nodata"))
+        if value is None or isinstance(value, bool):
+            continue
+        try:
+            return float(value)  # "nan" and "inf" are written as texts
+        except (TypeError, ValueError) as error:
+            raise SceneError(f"has nodata {str(value)[:40]!r}, expected a number") from error
+    return None
 
 
 def _claims_of(asset: Json, key: str, number: int) -> list[Claim]:

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from ecofm.errors import SceneError
-from ecofm.tiles.sources import find_sources, hash_source
+from ecofm.tiles.hashes import hash_source
+from ecofm.tiles.sources import find_sources
 
 SAFE = "S2B_MSIL2A_20220612T101559_N0400_R065_T32TPS_20220613T134800.SAFE"
 
