@@ -44,6 +44,7 @@ __all__ = ["TileConfig", "tile"]
 
 AREA = "area:"
 """Its name among the inputs, which no file has."""
+CHANGED = "has changed since it was tiled; the archive keeps that"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
 INDEX_SHARDS = 1024  # whose rows are in memory at once
 SYNTHETIC = "Synthetic imagery of a procedural country; no place on Earth"
@@ -103,7 +104,7 @@ def tile(
     artifact.recover(out)
     if append and (out / artifact.MANIFEST).exists():
         if not _grow(order):
-            return _say_done(out)
+            return _say_nothing_new(order)
     else:
         order.manifest = artifact.build_manifest("archive", asdict(config), order.inputs)
         if not is_begun(out) and artifact.holds_same(out, order.manifest, overwrite):
@@ -209,6 +210,29 @@ def _say_done(out: Path) -> Path:
     return out
 
 
+def _say_nothing_new(order: Order) -> Path:
+    """Say that an archive has all scenes, and name those that changed since they were tiled."""
+    base, left_out = order.base, order.sources.rejected
+    assert base is not None, "it grows"
+    changed = {name: reason for name, reason in left_out.items() if reason == CHANGED}
+    if not changed:
+        return _say_done(order.out)
+    tidy(order.out)
+    first = next(iter(changed))
+    say(f"{len(changed)} scenes (the first: {first}): {CHANGED}; give --overwrite to tile it anew.")
+    table = _left_out(base, changed)
+    commit(order.out, {**base.manifest, "n_rejected": len(table)}, table)
+    return order.out
+
+
+def _left_out(base: Archive | None, rejected: dict[str, str]) -> pd.DataFrame:
+    """Return the table of what was left out, now and before."""
+    found = pd.DataFrame(sorted(rejected.items()), columns=["path", "reason"], dtype=str)
+    if base is None:
+        return found
+    return pd.concat([base.rejected, found]).drop_duplicates("path", keep="last")
+
+
 def _grow(order: Order) -> bool:
     """Keep only what is new in an order; False when nothing is.
 
@@ -235,7 +259,7 @@ def _grow(order: Order) -> bool:
     is_asked_again = base.manifest.get("quarantined") or held.get(AREA) != order.inputs.get(AREA)
     for name in [name for name in found if name in held]:
         if held[name] != order.inputs[name]:
-            order.sources.rejected[name] = "has changed since it was tiled; the archive keeps that"
+            order.sources.rejected[name] = CHANGED
         order.inputs[name] = held[name]
         # Quarantined tiles are made again from the scenes that they were made of.
         if name in order.sources.rejected or not is_asked_again:
@@ -289,10 +313,9 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
     """Write the index, the table of rejected files and, last, the manifest."""
     base, scene, statistics = order.base, plan.scenes[0], made.statistics
     is_synthetic = all(scene.synthetic for scene in plan.scenes)
-    left_out = pd.DataFrame(sorted(plan.rejected.items()), columns=["path", "reason"], dtype=str)
+    left_out = _left_out(base, plan.rejected)
     grid = Grid(order.config.grid)
     if base:
-        left_out = pd.concat([base.rejected, left_out]).drop_duplicates("path", keep="last")
         left_out = left_out[~left_out["path"].isin(made.again)].reset_index(drop=True)
         # What was left out because of another area is not, once it is in.
         left_out = left_out[

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
-from ecofm.errors import SceneError
-from ecofm.grid import outline_of
-from ecofm.tiles.samples import sample_both
-from ecofm.tiles.scenes import Part, Scene, own_units
+from ecofm.tiles.bands import UNNAMED, spectral_name
+from ecofm.tiles.ground import Ground
+from ecofm.tiles.rivals import is_lone_band
+from ecofm.tiles.scenes import Scene, own_units
 from ecofm.types import Contract
 
-MIN_WITHIN = 0.9
+INTEGERS = {"int16", "uint16"}
 MIXED = "is L1C, the top of the atmosphere, beside scenes of L2A: hazier and bluer numbers"
-MAX_ADDED = 0.02
-"""A scene with less ground of its own, of all that it shows, is no part of a granule."""
 
 
 def note_mixed_levels(scenes: dict[str, Scene]) -> None:
@@ -33,19 +32,93 @@ def keep_common(
     what: str,
     expected: Hashable = None,
 ) -> None:
-    """Move the scenes that differ from the most common (or expected) signature to `rejected`."""
-    counts = Counter(signature(scene) for scene in scenes.values())
+    """Move the scenes that differ from the most common (or expected) signature to `rejected`.
+
+    Where as many scenes have another one, nothing says which kind is meant, and all are moved.
+    """
+    counts = Counter(signature(scene) for scene in scenes.values()).most_common()
     if not counts or (len(counts) < 2 and expected is None):
         return
-    common = counts.most_common(1)[0][0] if expected is None else expected
+    common = counts[0][0] if expected is None else expected
+    is_tie = expected is None and counts[0][1] == counts[1][1]
     where = "most" if expected is None else "the archive"
-    for name in [name for name, scene in scenes.items() if signature(scene) != common]:
-        found = signature(scenes.pop(name))
-        rejected[name] = f"differs from {where} in {what}: found {found}, expected {common}"
+    n_others = 0
+    for name, scene in list(scenes.items()):
+        found = signature(scene)
+        if found == common and not is_tie:
+            continue
+        other = counts[1][0] if found == common else common
+        why = f"differs from {where} in {what}: found {found}, expected {other}"
+        if is_tie:
+            why = f"has {what} {found}, and as many scenes have {other}: nothing says which count"
+        rejected[name] = why + _cure(found, other, is_growing=expected is not None)
+        n_others += 1
+        del scenes[name]
+    if n_others and expected is None:
+        note = f"has {what} {common}, as most scenes have; {n_others} that differ are left out"
+        for name, scene in scenes.items():
+            scenes[name] = replace(scene, notes=(*scene.notes, note))
+
+
+def _cure(found: Hashable, expected: Hashable, *, is_growing: bool) -> str:
+    """Return what to do about two kinds of bands; empty where nothing makes them one kind."""
+    match found, expected:
+        case (tuple(own), str(dtype)), (tuple(theirs), str(other)):
+            pass
+        case _:
+            return ""
+    if dtype != other and "uint8" in (dtype, other):
+        return "; pictures and reflectance go into archives of their own: give one kind"
+    if all(map(UNNAMED.fullmatch, own)) and len(own) == len(theirs):
+        names = [name for name in theirs if isinstance(name, str)]
+    else:
+        mine = {_label(name) for name in own}
+        names = [label for name in theirs if (label := _label(name)) in mine]
+    if not names:
+        return "; if they are bands of one scene, name the files alike (town_B04.tif, town_B03.tif)"
+    again = "make the archive again, of all scenes, with" if is_growing else "give"
+    return f"; {again} --bands {','.join(names)} to read the same bands of both"
+
+
+def _label(name: object) -> str:
+    return spectral_name(str(name)) or str(name)
+
+
+def unify(scenes: dict[str, Scene], base: Contract | None) -> None:
+    """Bring scenes that differ only in the order of their bands, or in int16 and uint16, together.
+
+    int16 holds what uint16 does of reflectance, and what is below zero; an archive that grows
+    keeps its own type.
+    """
+    orders = Counter(scene.bands for scene in scenes.values())
+    order: dict[frozenset[str], tuple[str, ...]] = {}
+    for bands, _ in [*([(base.bands, 0)] if base else []), *orders.most_common()]:
+        order.setdefault(frozenset(bands), tuple(bands))
+    dtypes = {scene.dtype for scene in scenes.values()} | ({base.dtype} if base else set())
+    dtype = base.dtype if base else "int16"
+    for name, scene in scenes.items():
+        scene = _reordered(scene, order[frozenset(scene.bands)])
+        if dtypes >= INTEGERS and scene.dtype in INTEGERS and dtype in INTEGERS - {scene.dtype}:
+            note = f"its numbers are stored as {dtype}, as those of other scenes are"
+            scene = replace(scene, dtype=dtype, notes=(*scene.notes, note))
+        scenes[name] = scene
+
+
+def _reordered(scene: Scene, bands: tuple[str, ...]) -> Scene:
+    """Return a scene with its bands in another order."""
+    if scene.bands == bands:
+        return scene
+    single = [replace(part, numbers=(n,)) for part in scene.parts for n in part.numbers]
+    ordered = [single[scene.bands.index(band)] for band in bands]
+    joined = [
+        replace(part, numbers=tuple(one.numbers[0] for one in same))
+        for part, same in groupby(ordered, lambda part: replace(part, numbers=()))
+    ]
+    return replace(scene, bands=bands, parts=tuple(joined))
 
 
 def drop_copies(
-    scenes: dict[str, Scene], rejected: dict[str, str], hashes: Mapping[str, str]
+    scenes: dict[str, Scene], rejected: dict[str, str], hashes: Mapping[str, str], ground: Ground
 ) -> None:
     """Leave out scenes that are there twice: the same bytes, or another measurement of the same.
 
@@ -61,99 +134,70 @@ def drop_copies(
         if first != name:
             rejected[name] = f"has the same bytes as {first}"
             del scenes[name]
-        elif scene.acquisition:
+        elif scene.acquisition and not is_lone_band(scene):
             by_acquisition.setdefault((scene.acquisition, scene.period), []).append(name)
     for names in by_acquisition.values():
-        _drop_versions(names, scenes, rejected)
-    _drop_level_1(scenes, rejected)
+        _drop_versions(names, scenes, rejected, ground)
+    _drop_level_1(scenes, rejected, ground)
 
 
-def _drop_versions(names: list[str], scenes: dict[str, Scene], rejected: dict[str, str]) -> None:
-    """Keep the latest processing of an acquisition, with all its parts."""
-    levels = {scenes[name].level for name in names}
-    if "L2A" in levels:
-        for name in [name for name in names if scenes[name].level == "L1C"]:
-            newer = next(other for other in names if scenes[other].level == "L2A")
+def _drop_versions(
+    names: list[str], scenes: dict[str, Scene], rejected: dict[str, str], ground: Ground
+) -> None:
+    """Keep the latest processing of an acquisition, and others where they show more ground."""
+    names.sort(key=lambda name: (_rank(scenes[name]), name), reverse=True)
+    kept = [scenes[name] for name in names[:1]]
+    for name in names[1:]:
+        if ground.adds_nothing(scenes[name], kept):
+            rejected[name] = _say_version(scenes.pop(name), kept[0])
+        else:
+            kept.append(scenes[name])
+
+
+def _rank(scene: Scene) -> tuple[bool, str, str, bool, int]:
+    """Return a sort key: the higher, the more a scene of an acquisition counts."""
+    is_ground = scene.level != "L1C"
+    return is_ground, scene.baseline, scene.processed, bool(scene.hidings), len(scene.bands)
+
+
+def _say_version(scene: Scene, kept: Scene) -> str:
+    if (scene.level, kept.level) == ("L1C", "L2A"):
+        return (
+            f"is L1C, the top of the atmosphere, of the acquisition of which {kept.name} is L2A, "
+            "the ground; L2A is taken"
+        )
+    if scene.baseline != kept.baseline:
+        return (
+            f"is the acquisition of {kept.name} in processing baseline "
+            f"{scene.baseline or 'unknown'}; the later one, "
+            f"{kept.baseline or 'unknown'}, is taken"
+        )
+    if scene.processed == kept.processed:
+        return f"is a copy of {kept.name}: the same acquisition, processing and ground"
+    return (
+        f"is another processing of the acquisition of {kept.name}, which shows the same "
+        "ground; the later one is taken"
+    )
+
+
+def _drop_level_1(scenes: dict[str, Scene], rejected: dict[str, str], ground: Ground) -> None:
+    """Leave out scenes of L1C whose ground and day scenes of L2A have too, whatever their names."""
+    grounds: dict[str, list[Scene]] = {}
+    for scene in scenes.values():
+        if scene.level == "L2A" and scene.date:
+            grounds.setdefault(scene.date, []).append(scene)
+    for name in [n for n, scene in scenes.items() if scene.level == "L1C"]:
+        others = _near(scenes[name], grounds.get(scenes[name].date or "", []), ground)
+        if ground.adds_nothing(scenes[name], others):
             rejected[name] = (
-                f"is L1C, the top of the atmosphere, of the acquisition of which {newer} is L2A, "
-                "the ground; L2A is taken"
+                f"is L1C, the top of the atmosphere, of the day and the place of {others[0].name}, "
+                "which is L2A, the ground; L2A is taken"
             )
             del scenes[name]
-        names = [name for name in names if name in scenes]
-    names.sort(key=lambda n: (scenes[n].baseline, scenes[n].processed, n), reverse=True)
-    kept = names[:1]
-    for name in names[1:]:
-        newest, scene = scenes[kept[0]], scenes[name]
-        if scene.baseline != newest.baseline:
-            rejected[name] = (
-                f"is the acquisition of {kept[0]} in processing baseline "
-                f"{scene.baseline or 'unknown'}; the later one, "
-                f"{newest.baseline or 'unknown'}, is taken"
-            )
-        elif any(is_another_processing(scenes[other], scene) for other in kept):
-            rejected[name] = (
-                f"is another processing of the acquisition of {kept[0]}, which shows the same "
-                "ground; the later one is taken"
-            )
-        else:
-            kept.append(name)
-            continue
-        del scenes[name]
 
 
-def _drop_level_1(scenes: dict[str, Scene], rejected: dict[str, str]) -> None:
-    """Leave out scenes of L1C whose place and day a scene of L2A has too, whatever their names."""
-    grounds: dict[str, list[tuple[str, Scene]]] = {}
-    for name, scene in scenes.items():
-        if scene.level == "L2A" and scene.date:
-            grounds.setdefault(scene.date, []).append((name, scene))
-    for name in [n for n, scene in scenes.items() if scene.level == "L1C"]:
-        for other, ground in grounds.get(scenes[name].date or "", []):
-            if _is_within(scenes[name], ground):
-                rejected[name] = (
-                    f"is L1C, the top of the atmosphere, of the day and the place of {other}, "
-                    "which is L2A, the ground; L2A is taken"
-                )
-                del scenes[name]
-                break
-
-
-def _is_within(scene: Scene, other: Scene) -> bool:
-    """Return whether nearly all of a scene's ground lies in another one's raster."""
-    if scene.geobox is None or other.geobox is None:
-        return False
-    mine, theirs = outline_of(scene.geobox), outline_of(other.geobox)
-    return bool(mine.intersection(theirs).area > MIN_WITHIN * mine.area)
-
-
-def is_another_processing(newer: Scene, older: Scene) -> bool:
-    """Return whether a scene shows hardly any ground that a newer one lacks, and other numbers.
-
-    Parts of a granule show other ground each. A band that both have is compared where samples of
-    both lie, which is all over their rasters.
-    """
-    shared = [band for band in newer.bands if band in older.bands]
-    if newer.geobox is None or not shared or newer.geobox != older.geobox:
-        return False
-    try:
-        found = sample_both(*(_part_of(scene, shared[0]) for scene in (newer, older)))
-    except SceneError:
-        return False  # it is named where its tiles are made
-    (one, valid), (other, older_valid) = found
-    both = valid & older_valid
-    adds = (older_valid & ~valid).sum() > MAX_ADDED * max(older_valid.sum(), 1)
-    return bool(both.any() and not adds and (one[both] != other[both]).any())
-
-
-def _part_of(scene: Scene, band: str) -> Part:
-    """Return a part with the raster of one band alone."""
-    index = 0
-    for part in scene.parts:
-        for number in part.numbers:
-            if scene.bands[index] == band:
-                return replace(part, numbers=(number,))
-            index += 1
-    raise AssertionError(f"{band} is a band of {scene.name}")
+def _near(scene: Scene, others: Sequence[Scene], ground: Ground) -> list[Scene]:
+    return [other for other in others if ground.cells(scene, other)]
 
 
 def harmonise(scenes: dict[str, Scene], base: Contract | None) -> None:

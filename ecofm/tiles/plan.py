@@ -17,6 +17,7 @@ from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
 from ecofm.tiles.assembly import SceneOptions
 from ecofm.tiles.given import absolute
+from ecofm.tiles.ground import Ground
 from ecofm.tiles.headers import read_header
 from ecofm.tiles.jobs import Cells, Job, lay_out
 from ecofm.tiles.matching import (
@@ -24,6 +25,7 @@ from ecofm.tiles.matching import (
     harmonise,
     keep_common,
     note_mixed_levels,
+    unify,
 )
 from ecofm.tiles.periods import (
     FORMS_TOLD,
@@ -262,6 +264,7 @@ def _keep_matching(
     scenes: dict[str, Scene], rejected: dict[str, str], base: Contract | None
 ) -> None:
     expected = (base.bands, base.dtype) if base else None
+    unify(scenes, base)
     keep_common(scenes, rejected, lambda s: s.signature, "bands and number type", expected)
     note_mixed_levels(scenes)
     harmonise(scenes, base)
@@ -359,11 +362,14 @@ def _plan_cells(
             rejected[name] = str(error)
             del scenes[name]
     # Scenes that cannot be used at all have no say in what most are like.
-    drop_copies(scenes, rejected, given.hashes)
+    ground = Ground(touched, grid, config.reading)
+    drop_copies(scenes, rejected, given.hashes, ground)
     _keep_matching(scenes, rejected, given.base)
-    leave_out_rivals(scenes, rejected, touched, grid, config.composite, config.reading)
+    leave_out_rivals(scenes, rejected, ground, config.composite)
     members: dict[str, list[Scene]] = {}
-    for name, scene in sorted(scenes.items(), key=_mosaic_order):
+    # Of one day the newer processing comes first, whatever it is called.
+    newest = sorted(sorted(scenes.items(), key=_name_of), key=_processing_of, reverse=True)
+    for name, scene in sorted(newest, key=_mosaic_order):
         period, keys = str(scene.period), touched[scene.geobox]
         if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"
@@ -373,10 +379,18 @@ def _plan_cells(
     return lay_out(grid.name, members, touched, given.held)
 
 
-def _mosaic_order(found: tuple[str, Scene]) -> tuple[object, bool, str]:
+def _name_of(found: tuple[str, Scene]) -> str:
+    return found[0]
+
+
+def _processing_of(found: tuple[str, Scene]) -> tuple[str, str]:
+    return found[1].baseline, found[1].processed
+
+
+def _mosaic_order(found: tuple[str, Scene]) -> tuple[object, bool]:
     """Return a sort key of a named scene: the earliest first, and of one time L2A before L1C."""
-    name, scene = found
-    return sort_key(scene.date or str(scene.period)), scene.level == "L1C", name
+    _, scene = found
+    return sort_key(scene.date or str(scene.period)), scene.level == "L1C"
 
 
 def _touched(footprint: GeoBox, grid: Grid, area: Area | None) -> Keys:

@@ -7,55 +7,82 @@ hide the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import shapely
 from odc.geo.crs import CRS
 
-from ecofm.errors import SceneError
-from ecofm.grid import Grid, Keys, outline_of
+from ecofm.grid import outline_of
+from ecofm.tiles.bands import UNNAMED
+from ecofm.tiles.ground import Ground, bare
 from ecofm.tiles.periods import is_day
-from ecofm.tiles.pixels import Reading, read_onto
-from ecofm.tiles.rasters import Rasters
 from ecofm.tiles.scenes import Scene
 
 MAX_SHARED = 0.5
 """Of the smaller scene. Neighbours share less: granules of Sentinel-2 a tenth."""
-N_CELLS = 16
-"""Cells that are looked at where rasters cover each other."""
 
 
 def leave_out_rivals(
-    scenes: dict[str, Scene],
-    rejected: dict[str, str],
-    touched: Mapping[object, Keys],
-    grid: Grid,
-    composite: str,
-    reading: Reading,
+    scenes: dict[str, Scene], rejected: dict[str, str], ground: Ground, composite: str
 ) -> None:
     """Move scenes that show the same ground at the same time to `rejected`, all of them.
 
     Acquisitions of known products are none: they are parts of one pass, or two. Nor are scenes of
-    no known day where the dates of a period are composited. `touched` has the cells of each
-    footprint.
+    no known day where the dates of a period are composited, unless they have one band without a
+    name, and may be the bands of one scene. A copy with the same numbers that knows less of what
+    is cloud is left out alone.
     """
     groups: dict[tuple[str | None, str | None], list[Scene]] = {}
     for scene in scenes.values():
-        if composite == "first" or is_day(scene.date):
+        if composite == "first" or is_day(scene.date) or is_lone_band(scene):
             groups.setdefault((scene.period, scene.date), []).append(scene)
-    found: dict[str, Scene] = {}
+    found: dict[str, str] = {}
     for members in groups.values():
         for one, other in _overlapping(members):
-            is_known = one.name in found and other.name in found
-            if not is_known and _share_ground(one, other, touched, grid, reading):
-                found.setdefault(one.name, other)
-                found.setdefault(other.name, one)
-    for name, rival in found.items():
-        rejected[name] = _say(scenes.pop(name), rival)
+            if one.name in found and other.name in found:
+                continue
+            shared, do_differ = ground.compare(one, other)
+            if do_differ and shared > MAX_SHARED:
+                found.setdefault(one.name, _say(one, other))
+                found.setdefault(other.name, _say(other, one))
+            elif not do_differ and (copy := _copy_of(one, other, ground)):
+                found.setdefault(copy.name, _say_copy(one if copy is other else other))
+    for name, reason in found.items():
+        rejected[name] = reason
+        del scenes[name]
+
+
+def is_lone_band(scene: Scene) -> bool:
+    """Return whether a scene has one band, and nothing says which one."""
+    return len(scene.bands) == 1 and UNNAMED.fullmatch(scene.bands[0]) is not None
+
+
+def _copy_of(one: Scene, other: Scene, ground: Ground) -> Scene | None:
+    """Return that of two scenes of the same numbers which only lacks the other's cloud mask."""
+    if bool(one.hidings) == bool(other.hidings):
+        return None
+    less, more = (other, one) if one.hidings else (one, other)
+    shared, do_differ = ground.compare(bare(less), bare(more))
+    is_copy = shared > MAX_SHARED and not do_differ and ground.adds_nothing(less, [more])
+    return less if is_copy else None
+
+
+def _say_copy(kept: Scene) -> str:
+    return f"has the same pixels as {kept.name}, which also says where they are cloud or nodata"
 
 
 def _say(scene: Scene, rival: Scene) -> str:
+    reason = _say_rival(scene, rival)
+    if is_lone_band(scene) and is_lone_band(rival):
+        reason += (
+            "; or, if they are the bands of one scene, name the files by them (town_B04.tif, "
+            "town_B03.tif), and if they all show one band, name it (--bands B04)"
+        )
+    return reason
+
+
+def _say_rival(scene: Scene, rival: Scene) -> str:
     if is_day(scene.date):
         return (
             f"shows the same ground as {rival.name}, on {scene.date} too, and nothing says which "
@@ -74,7 +101,7 @@ def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
 
     Neighbours in two zones may, and then a cell is of the one in its own zone.
     """
-    if len(scenes) < 2 or all(scene.acquisition for scene in scenes):
+    if len(scenes) < 2 or all(one.acquisition and not is_lone_band(one) for one in scenes):
         return
     places = [scene.geobox for scene in scenes if scene.geobox is not None]
     outlines, crs = np.array([outline_of(place) for place in places]), [p.crs for p in places]
@@ -86,8 +113,8 @@ def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
     for n, m in zip(first[is_large].tolist(), second[is_large].tolist(), strict=True):
         one, other = scenes[n], scenes[m]
         # Of two levels the ground comes first.
-        is_known = (one.acquisition and other.acquisition) or (
-            {one.level, other.level} == {"L1C", "L2A"}
+        is_known = not (is_lone_band(one) and is_lone_band(other)) and (
+            (one.acquisition and other.acquisition) or {one.level, other.level} == {"L1C", "L2A"}
         )
         if not is_known and (crs[n] == crs[m] or not (_is_zone(crs[n]) and _is_zone(crs[m]))):
             yield one, other
@@ -96,27 +123,3 @@ def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
 def _is_zone(crs: CRS | None) -> bool:
     """Return whether a CRS is a zone of UTM."""
     return crs is not None and crs.epsg is not None and crs.epsg // 100 in (326, 327)
-
-
-def _share_ground(
-    one: Scene, other: Scene, touched: Mapping[object, Keys], grid: Grid, reading: Reading
-) -> bool:
-    """Return whether two scenes show the same ground otherwise, in cells that both touch."""
-    keys = np.intersect1d(touched[one.geobox], touched[other.geobox])
-    if not len(keys):
-        return False
-    chosen = keys[np.unique(np.linspace(0, len(keys) - 1, N_CELLS).astype(int))]
-    counts, do_differ = np.zeros(3), False
-    try:
-        with Rasters() as rasters:
-            for key in chosen.tolist():
-                target = grid.cell_at(key).geobox
-                (mine, seen), (theirs, also) = (
-                    read_onto(scene, target, rasters, reading) for scene in (one, other)
-                )
-                both = seen & also
-                counts += [seen.sum(), also.sum(), both.sum()]
-                do_differ = do_differ or bool((mine[:, both] != theirs[:, both]).any())
-    except SceneError:
-        return False  # it is named where its tiles are made
-    return do_differ and bool(counts[2] > MAX_SHARED * min(counts[:2]))
