@@ -32,7 +32,7 @@ QUALITY_END = re.compile(
 QUALITY_FOLDERS = ("MASKS", "QI_DATA")
 RESOLUTION_FOLDER = re.compile(r"R[126]0m")
 GRANULE_FILE = re.compile(r"T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6}")
-RENAME = "rename it if it is imagery"
+QUALITY = "is a quality file by its name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,15 @@ def _reading(stem: str, found: re.Match[str]) -> Reading:
     return Reading(band, int(gsd or 0), (stem[: found.start()], stem[found.end() :]), is_numbered)
 
 
-def sort_band_files(images: Sequence[Path]) -> BandFiles:
+def sort_band_files(images: Sequence[Path], *, are_chips: bool = False) -> BandFiles:
     """Return the sets among some files, of one folder or of several, and what is no scene.
 
     The files of a set differ in nothing but their bands: in their names (`town_B04.tif`, `red.tif`,
     `B04_2019.tif`) or in their folders (`B04/2019.tif`, `R10m/`, `R20m/`). A set has two bands.
+    Of chips each file is one by itself.
     """
     groups: dict[tuple[Path, tuple[str, str], bool], Group] = {}
-    for path in images:
+    for path in () if are_chips else images:
         for home, reading in _homes(path):
             # ESA's files of L2A end in their resolution, those of L1C do not.
             is_l2a = bool(GRANULE_FILE.search(reading.rest[0])) and reading.gsd_m > 0
@@ -142,7 +143,7 @@ def sort_band_files(images: Sequence[Path]) -> BandFiles:
         is_open = path not in found.taken and path not in found.rejected
         if is_open and (word := _quality_of(path)):
             found.rejected[path] = (
-                f"is a quality file by its name ({word}), which is not read; {RENAME}"
+                f"{QUALITY} ({word}), which is not read; rename it if it is imagery"
             )
     return found
 
@@ -165,9 +166,10 @@ def _homes(path: Path) -> list[tuple[Path, Reading]]:
 
 def _quality_of(path: Path) -> str | None:
     """Return the word by which a file is no imagery: of its own name, or that of its folder."""
-    if path.parent.name in QUALITY_FOLDERS or quality_word(path.parent.name) == path.parent.name:
-        return path.parent.name
-    return quality_word(path.stem)
+    if word := quality_word(path.stem):
+        return word
+    folder = path.parent.name
+    return folder if folder in QUALITY_FOLDERS or quality_word(folder) == folder else None
 
 
 def _joined(words: Sequence[str]) -> str:

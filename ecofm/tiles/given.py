@@ -50,8 +50,10 @@ def labels_of(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def root_of(path: Path) -> Path:
+    """Return the folder out of which nothing is read: a given folder, or that of a given file."""
     return path if path.is_dir() and not is_product(path) else path.parent
 
 
 def is_product(folder: Path) -> bool:
+    """Return whether a folder is a SAFE folder, whatever it is called."""
     return any((folder / name).is_file() for name in PRODUCT_FILES)

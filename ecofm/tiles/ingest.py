@@ -36,6 +36,7 @@ from ecofm.tiles.target import (
     tidy,
     withdraw,
     write_index,
+    write_rejected,
 )
 from ecofm.tiles.workers import make_shards
 from ecofm.types import Progress, say
@@ -219,9 +220,10 @@ def _say_nothing_new(order: Order) -> Path:
         return _say_done(order.out)
     tidy(order.out)
     first = next(iter(changed))
-    say(f"{len(changed)} scenes (the first: {first}): {CHANGED}; give --overwrite to tile it anew.")
+    more = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
+    say(f"{first}{more} {CHANGED}; give --overwrite instead of --append to make it anew.")
     table = _left_out(base, changed)
-    commit(order.out, {**base.manifest, "n_rejected": len(table)}, table)
+    write_rejected(order.out, {**base.manifest, "n_rejected": len(table)}, table)
     return order.out
 
 

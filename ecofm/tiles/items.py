@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -18,11 +17,6 @@ MAX_ITEM_BYTES = 2**24
 MAX_FILE_BYTES = 2**26
 """Of a collection of items; a catalog of more is many files."""
 CHILDREN = ("item", "child")
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 STAC_WORDS = re.compile(r'"(?:Feature|stac_\w+|assets|href|links|bbox|geometry|collection)')
 HREF = re.compile(r'"href"\s*:\s*("(?:[^"\\]|\\.)*")')
 
@@ -37,11 +31,12 @@ def read_stac_file(path: Path) -> Item | None:
     """
     text = _text_of(path)
     try:
-        found = json.loads("" if text is None else text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if text and text.strip() and not STAC_WORDS.search(text):
+        is_text = text.strip() and not set(text) & {"\0", "\ufffd"}
+        if is_text and not STAC_WORDS.search(text):
             return None
-        what = "is empty" if text is not None and not text.strip() else "is no JSON"
+        what = "is no JSON" if text.strip() else "is empty"
         raise SceneError(f"{what}, and may have been a STAC item; download it again") from error
     if isinstance(found, list):
         found = {"type": "FeatureCollection", "features": found}
@@ -52,20 +47,22 @@ def read_stac_file(path: Path) -> Item | None:
     return _readable(found) if is_stac else None
 
 
-def _text_of(path: Path) -> str | None:
-    """Return the text of a file, None when it is none; SceneError where it cannot be read."""
+def _text_of(path: Path) -> str:
+    """Return the text of a JSON file in any of the encodings that JSON may have.
+
+    Of a file that is too large it is the beginning. Raises SceneError where it cannot be opened.
+    """
     try:
-        n_bytes = path.stat().st_size
-        if n_bytes > MAX_FILE_BYTES:
-            raise SceneError(f"has {n_bytes} bytes, expected at most {MAX_FILE_BYTES} in a JSON")
-        held = path.read_bytes()
+        with path.open("rb") as file:
+            held = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise SceneError(f"cannot be opened ({error.strerror})") from error
-    encoding = next((code for mark, code in MARKS.items() if held.startswith(mark)), "utf-8")
-    try:
-        return held.decode(encoding)
-    except UnicodeDecodeError:
-        return None
+    text = held.decode(json.detect_encoding(held), "replace").removeprefix("\ufeff")
+    if len(held) <= MAX_FILE_BYTES:
+        return text
+    if '"stac_version"' in text or '"assets"' in text:
+        raise SceneError(f"has more than {MAX_FILE_BYTES} bytes; give the items in smaller files")
+    return "{}"
 
 
 def _readable(found: Item) -> Item:
@@ -81,7 +78,7 @@ def is_item(found: Item) -> bool:
     """Return whether an object is a STAC item; an API may leave out its version or its type."""
     if found.get("type", "Feature") != "Feature":
         return False
-    return "stac_version" in found and "type" in found or bool(list(hrefs_of(found)))
+    return ("stac_version" in found and "type" in found) or bool(list(hrefs_of(found)))
 
 
 def items_of(found: Item) -> list[tuple[str, Item]]:
@@ -122,7 +119,7 @@ def hrefs_of(item: Item) -> Iterator[str]:
 def hrefs_in_damaged(path: Path) -> list[str]:
     """Return the hrefs in a STAC file that is no JSON any more."""
     try:
-        text = _text_of(path) or ""
+        text = _text_of(path)
     except SceneError:
         return []
     found = []
@@ -161,12 +158,12 @@ def file_of(href: str, item: Path) -> Path | None:
 
 
 def copies_of(href: str, item: Path, folders: list[str]) -> list[Path]:
-    """Return the files that may be copies of a URL: those of its name beside the item.
+    """Return the files that may be copies of what an href names: those of its name beside the item.
 
     Download scripts leave them in its folder, or in one of `folders` there, named by the item.
     """
-    name = unquote(href.partition("?")[0].rpartition("/")[2])
-    if is_file_href(href) or "://" not in href or not _is_name(name):
+    name = unquote(re.split(r"[/\\]", href.partition("?")[0])[-1])
+    if not _is_name(name):
         return []
     places = [item.parent / folder for folder in folders if _is_name(folder)] + [item.parent]
     return [Path(os.path.abspath(place / name)) for place in places if (place / name).is_file()]

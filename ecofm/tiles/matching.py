@@ -9,6 +9,7 @@ from itertools import groupby
 
 from ecofm.tiles.bands import UNNAMED, spectral_name
 from ecofm.tiles.ground import Ground
+from ecofm.tiles.periods import sort_key
 from ecofm.tiles.rivals import is_lone_band
 from ecofm.tiles.scenes import Scene, own_units
 from ecofm.types import Contract
@@ -210,3 +211,18 @@ def harmonise(scenes: dict[str, Scene], base: Contract | None) -> None:
     scale, offset = (base.scale, base.offset) if base else own_units(list(scenes.values()))
     for name, scene in scenes.items():
         scenes[name] = replace(scene, to_scale=scale, to_offset=offset)
+
+
+def in_mosaic_order(scenes: Mapping[str, Scene]) -> list[tuple[str, Scene]]:
+    """Return named scenes, those first that lie over others: the earliest, and of one time L2A.
+
+    Of one time and level it is the newer processing, whatever the files are called.
+    """
+    newest = sorted(
+        sorted(scenes.items(), key=lambda one: one[0]),
+        key=lambda one: (one[1].baseline, one[1].processed),
+        reverse=True,
+    )
+    return sorted(
+        newest, key=lambda one: (sort_key(one[1].date or str(one[1].period)), one[1].level == "L1C")
+    )

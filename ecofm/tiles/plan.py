@@ -16,6 +16,7 @@ from ecofm.errors import SceneError, UsageError
 from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
 from ecofm.tiles.assembly import SceneOptions
+from ecofm.tiles.bandfiles import QUALITY
 from ecofm.tiles.given import absolute
 from ecofm.tiles.ground import Ground
 from ecofm.tiles.headers import read_header
@@ -23,6 +24,7 @@ from ecofm.tiles.jobs import Cells, Job, lay_out
 from ecofm.tiles.matching import (
     drop_copies,
     harmonise,
+    in_mosaic_order,
     keep_common,
     note_mixed_levels,
     unify,
@@ -33,7 +35,6 @@ from ecofm.tiles.periods import (
     is_day,
     parse_period,
     period_of_folders,
-    sort_key,
     widen,
 )
 from ecofm.tiles.pixels import CLOUDS, Reading
@@ -181,7 +182,9 @@ def nothing_usable(rejected: dict[str, str]) -> SceneError:
     """Return what to raise when no image is left."""
     if not rejected:
         return SceneError("no tile holds a valid pixel; check the scenes' masks and nodata.")
-    first, reason = next(iter(rejected.items()))
+    # What says why no scene is left is of more use than what was never one.
+    scenes = (one for one in rejected.items() if not one[1].startswith(QUALITY))
+    first, reason = next(scenes, next(iter(rejected.items())))
     return SceneError(f"none of {len(rejected)} images is usable; the first: {first} {reason}.")
 
 
@@ -367,9 +370,7 @@ def _plan_cells(
     _keep_matching(scenes, rejected, given.base)
     leave_out_rivals(scenes, rejected, ground, config.composite)
     members: dict[str, list[Scene]] = {}
-    # Of one day the newer processing comes first, whatever it is called.
-    newest = sorted(sorted(scenes.items(), key=_name_of), key=_processing_of, reverse=True)
-    for name, scene in sorted(newest, key=_mosaic_order):
+    for name, scene in in_mosaic_order(scenes):
         period, keys = str(scene.period), touched[scene.geobox]
         if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"
@@ -377,20 +378,6 @@ def _plan_cells(
         elif len(keys):
             members.setdefault(period, []).append(scene)
     return lay_out(grid.name, members, touched, given.held)
-
-
-def _name_of(found: tuple[str, Scene]) -> str:
-    return found[0]
-
-
-def _processing_of(found: tuple[str, Scene]) -> tuple[str, str]:
-    return found[1].baseline, found[1].processed
-
-
-def _mosaic_order(found: tuple[str, Scene]) -> tuple[object, bool]:
-    """Return a sort key of a named scene: the earliest first, and of one time L2A before L1C."""
-    _, scene = found
-    return sort_key(scene.date or str(scene.period)), scene.level == "L1C"
 
 
 def _touched(footprint: GeoBox, grid: Grid, area: Area | None) -> Keys:

@@ -161,9 +161,7 @@ def _claims(
     return claims
 
 
-def _offsets_of(
-    listed: list[tuple[str, str]], key: str, file: str
-) -> dict[str, float | None]:
+def _offsets_of(listed: list[tuple[str, str]], key: str, file: str) -> dict[str, float | None]:
     """Return the stored offset of each band, which is listed by its `band_id`, 0 for B01."""
     numbers = [(number, parse_number(text, f"{key} in {file}")) for number, text in listed]
     if len({offset for _, offset in numbers}) == 1:

@@ -18,6 +18,7 @@ from ecofm.tiles.items import (
     hrefs_in_damaged,
     hrefs_of,
     is_catalog,
+    is_file_href,
     is_item,
     items_of,
     links_of,
@@ -129,14 +130,16 @@ def _drop_owned(sources: Sources) -> None:
             continue
         owners = [sources.owned.get(file.resolve()) for file in source.files]
         owner = next((owner for owner in owners if owner), None)
-        item = next(filter(None, (sources.damaged.get(f.resolve().parent) for f in source.files)), "")
+        item = next(
+            filter(None, (sources.damaged.get(f.resolve().parent) for f in source.files)), ""
+        )
         if owner is None and not item:
             continue
         del sources.found[name]
         if owner is None:
             sources.rejected[name] = (
                 f"is beside {item}, which may have said what its numbers mean and is unusable; "
-                f"download that again, or move it elsewhere if it is not about this image"
+                "download that again, or move it elsewhere if it is not about this image"
             )
             continue
         images = zip(source.files, owners, strict=True)
@@ -165,6 +168,8 @@ class Search:
 
     def name(self, place: Path) -> str:
         """Return how people are told of a place."""
+        if place == self.root:
+            return readable_name(self.label.rstrip("/") or self.root.name)
         return readable_name(self.label + place.relative_to(self.root).as_posix())
 
     def refuses(self, path: Path) -> bool:
@@ -229,8 +234,8 @@ class Search:
         common = granules.pop("", [])
         for granule, paths in (granules or {"": []}).items():
             name = self.name(folder) + (f"/{granule}" if len(granules) > 1 else "")
-            files = (*common, *paths)
-            yield Source(name, "safe", folder, files, (root, *self.roots), self.follow_links)
+            held = (*common, *paths)
+            yield Source(name, "safe", folder, held, (root, *self.roots), self.follow_links)
 
     def _sort(self, files: list[Path], images: list[Path]) -> Iterator[Source]:
         """Yield the items among the files of one folder, and add its images to `images`."""
@@ -245,7 +250,7 @@ class Search:
 
     def _scenes(self, images: list[Path]) -> Iterator[Source]:
         """Yield the scenes among images; a set of band files is one."""
-        found = sort_band_files([] if self.chips else images)
+        found = sort_band_files(images, are_chips=self.chips)
         for one in found.sets:
             place = one.folder / one.scene
             source = self._source(self.name(place), "bands", place, tuple(one.bands.values()))
@@ -305,7 +310,9 @@ class Search:
             found = copies_of(href, path, own)
             self._own(found, name)
             # Beside several items it may be the copy of another one's URL of the same name.
-            if found and (found[0].parent != path.parent or self._is_only(path, found[0].name)):
+            is_url = "://" in href and not is_file_href(href)
+            is_in_own = bool(found) and found[0].parent != absolute(path.parent)
+            if found and is_url and (is_in_own or self._is_only(path, found[0].name)):
                 copies[href] = found[0]
             if file := copies.get(href) or file_of(href, path):
                 named.append(file)

@@ -156,6 +156,16 @@ def commit(
         raise artifact.unwritable(out, error) from error
 
 
+def write_rejected(out: Path, manifest: dict[str, Any], rejected: pd.DataFrame) -> None:
+    """Replace the table of what was left out of a finished archive, whose tiles stay."""
+    try:
+        rejected.to_parquet(out / "rejected.partial")
+        (out / "rejected.partial").replace(out / "rejected.parquet")
+        artifact.write_json(out / artifact.MANIFEST, manifest)
+    except OSError as error:
+        raise artifact.unwritable(out, error) from error
+
+
 def tidy(out: Path) -> None:
     """Do what is left after the manifest: also after a kill between its rename and here."""
     if (out / NEXT_INDEX).exists():

@@ -113,7 +113,8 @@ def test_a_quality_band_is_used_or_left_out_by_name(
     archive = paint.tile(tmp_path / "in", tmp_path / "out")
     assert set(archive.contract.bands) == {"B04", "B03", "B02"}
     assert archive.index["valid_share"].tolist() == [share]
-    assert name.upper() in capsys.readouterr().err.upper()
+    left_out = pd.read_parquet(tmp_path / "out" / "rejected.parquet").to_string()
+    assert name.upper() in (capsys.readouterr().err + left_out).upper()
     unused = paint.tile(tmp_path / "in", tmp_path / "all", quality=False, scl_masked=())
     assert unused.index["valid_share"].tolist() == [1.0]
 
@@ -131,7 +132,7 @@ def test_a_quality_file_alone_is_no_scene(tmp_path: Path, paint: Any) -> None:
     paint.scene(tmp_path / "in" / "a_2019_QA60.tif", np.ones((1, 128, 128), "uint16"))
     paint.tile(tmp_path / "in", tmp_path / "out")
     (row,) = pd.read_parquet(tmp_path / "out" / "rejected.parquet").to_numpy().tolist()
-    assert row[0] == "a_2019_QA60.tif" and "no band that measures reflectance" in row[1]
+    assert row[0] == "a_2019_QA60.tif" and "is a quality file by its name (QA60)" in row[1]
 
 
 def test_bands_without_names_are_asked_for(tmp_path: Path, paint: Any, capsys: Any) -> None:

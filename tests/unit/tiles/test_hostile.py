@@ -113,6 +113,7 @@ def test_each_hostile_file_is_named_and_the_good_scene_is_tiled(
         "web.json": "give --remote to read them",
         "curl.json": "only files and, with --remote, https are read",
         "gone.json": "does not exist",
+        "noise/noise.json": "is no JSON, and may have been a STAC item",
     }
     (folder / "vrt_2019.tif").write_text(vrt(str(secret)))
     (folder / "vrt_url_2019.tif").write_text(vrt(f"/vsicurl/{url}/vrt.tif"))
@@ -142,7 +143,8 @@ def test_each_hostile_file_is_named_and_the_good_scene_is_tiled(
     stac(folder, "web", f"{url}/B04.tif")
     stac(folder, "curl", f"/vsicurl/{url}/B04.tif")
     stac(folder, "gone", "none.tif")
-    (folder / "noise.json").write_text('{"type": "Feature"')
+    (folder / "noise").mkdir()
+    (folder / "noise" / "noise.json").write_text('{"type": "Feature"')
 
     out = tmp_path / "out"
     archive = paint.tile(folder, out, bands=("B04",))
@@ -177,6 +179,7 @@ def test_a_json_that_nests_without_end_is_passed_over(tmp_path: Path, paint: Any
 def test_a_stac_item_of_nonsense_is_named(tmp_path: Path, paint: Any, assets: Any) -> None:
     paint.scene(tmp_path / "in" / "a_2019.tif", paint.pixels((1, 128, 128)))
     item = {"type": "Feature", "stac_version": "1.0.0", "id": 7, "assets": assets}
-    (tmp_path / "in" / "item.json").write_text(json.dumps(item))
+    (tmp_path / "in" / "x").mkdir()
+    (tmp_path / "in" / "x" / "item.json").write_text(json.dumps(item))
     paint.tile(tmp_path / "in", tmp_path / "out")
-    assert list(pd.read_parquet(tmp_path / "out" / "rejected.parquet")["path"]) == ["item.json"]
+    assert list(pd.read_parquet(tmp_path / "out" / "rejected.parquet")["path"]) == ["x/item.json"]

@@ -77,7 +77,7 @@ def test_scenes_that_differ_are_named_and_the_others_go_on(tmp_path: Path, paint
     painted = paint_years(tmp_path / "in", paint)
     bad = tmp_path / "in" / "bad"
     paint.scene(bad / "bands_2020.tif", paint.pixels((4, 128, 128)))
-    paint.scene(bad / "dtype_2020.tif", paint.pixels((3, 128, 128), "int16"))
+    paint.scene(bad / "dtype_2020.tif", paint.pixels((3, 128, 128), "uint8"))
     paint.scene(bad / "north_2020.tif", paint.pixels((3, 9, 9)), corner=(5e5, 9.6e6))
     (bad / "letter_2020.png").write_text("a letter")
     (bad / "empty_2020.tif").touch()

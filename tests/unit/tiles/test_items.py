@@ -87,7 +87,7 @@ def test_a_plain_geojson_and_a_json_of_anything_are_passed_over(
     write(folder / "area.geojson", {"type": "FeatureCollection", "features": [{"type": "Feature"}]})
     write(folder / "list.json", [1, 2])
     write(folder / "odd.json", {"type": "FeatureCollection", "features": 3})
-    paint.tile(folder, tmp_path / "out", period="2019", composite="median")
+    paint.tile(folder, tmp_path / "out", period="2019", composite="median", bands=("B04",))
     assert set(rejected(tmp_path / "out")) <= {"px/b.tif"}
 
 

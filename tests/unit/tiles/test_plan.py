@@ -84,11 +84,13 @@ def test_several_folders_prefix_the_name(tmp_path: Path, paint: Any) -> None:
     assert archive.index["group"].tolist() == ["one", "two"]
 
 
-def test_folders_of_one_name_are_refused(tmp_path: Path, paint: Any) -> None:
+def test_folders_of_one_name_are_told_apart_by_more_of_their_paths(
+    tmp_path: Path, paint: Any
+) -> None:
     for folder in ("a/chips", "b/chips"):
         paint.chip(tmp_path / folder / "a.png")
-    with pytest.raises(SceneError, match="have the same name; rename one"):
-        find_sources([tmp_path / "a" / "chips", tmp_path / "b" / "chips"])
+    found = find_sources([tmp_path / "a" / "chips", tmp_path / "b" / "chips"], chips=True).found
+    assert list(found) == ["a/chips/a.png", "b/chips/a.png"]
 
 
 def test_an_image_given_twice_is_one(tmp_path: Path, paint: Any) -> None:

@@ -61,9 +61,9 @@ def test_months_are_composited_as_days_are(tmp_path: Path, paint: Any, how: str)
 
 
 def test_two_mosaics_of_a_year_are_both_left_out(tmp_path: Path, paint: Any) -> None:
-    paint.scene(tmp_path / "in" / "a_2019.tif", flat(400))
-    paint.scene(tmp_path / "in" / "b_2019.tif", flat(500))
-    paint.scene(tmp_path / "in" / "c_2018.tif", flat(600))
+    paint.scene(tmp_path / "in" / "a_2019.tif", flat(400), names=["B04"])
+    paint.scene(tmp_path / "in" / "b_2019.tif", flat(500), names=["B04"])
+    paint.scene(tmp_path / "in" / "c_2018.tif", flat(600), names=["B04"])
     archive = paint.tile(tmp_path / "in", tmp_path / "out")
     assert values_of(archive) == {"2018": 600}
     reasons = reasons_of(tmp_path / "out")
