@@ -113,8 +113,8 @@ def _reading(stem: str, found: re.Match[str]) -> Reading:
     return Reading(band, int(gsd or 0), (stem[: found.start()], stem[found.end() :]), is_numbered)
 
 
-def sort_band_files(images: Sequence[Path], *, are_chips: bool = False) -> BandFiles:
-    """Return the sets among some files, of one folder or of several, and what is no scene.
+def sort_band_files(images: Sequence[Path], root: Path, *, are_chips: bool = False) -> BandFiles:
+    """Return the sets among some files in a folder and below it, and what is no scene.
 
     The files of a set differ in nothing but their bands: in their names (`town_B04.tif`, `red.tif`,
     `B04_2019.tif`) or in their folders (`B04/2019.tif`, `R10m/`, `R20m/`). A set has two bands.
@@ -122,7 +122,7 @@ def sort_band_files(images: Sequence[Path], *, are_chips: bool = False) -> BandF
     """
     groups: dict[tuple[Path, tuple[str, str], bool], Group] = {}
     for path in () if are_chips else images:
-        for home, reading in _homes(path):
+        for home, reading in _homes(path, root):
             # ESA's files of L2A end in their resolution, those of L1C do not.
             is_l2a = bool(GRANULE_FILE.search(reading.rest[0])) and reading.gsd_m > 0
             group = groups.setdefault((home, reading.rest, is_l2a), {})
@@ -148,10 +148,12 @@ def sort_band_files(images: Sequence[Path], *, are_chips: bool = False) -> BandF
     return found
 
 
-def _homes(path: Path) -> list[tuple[Path, Reading]]:
+def _homes(path: Path, root: Path) -> list[tuple[Path, Reading]]:
     """Return how a file can be read as a band, each with the folder that its scene is in."""
     folder = path.parent
     found = readings(path.stem)
+    if folder == root:
+        return [(folder, reading) for reading in found]
     if RESOLUTION_FOLDER.fullmatch(folder.name):
         return [(folder.parent, reading) for reading in found]
     for pattern in (KNOWN_WORD, BAND_WORD, COLOUR_WORD):

@@ -250,7 +250,7 @@ class Search:
 
     def _scenes(self, images: list[Path]) -> Iterator[Source]:
         """Yield the scenes among images; a set of band files is one."""
-        found = sort_band_files(images, are_chips=self.chips)
+        found = sort_band_files(images, self.root, are_chips=self.chips)
         for one in found.sets:
             place = one.folder / one.scene
             source = self._source(self.name(place), "bands", place, tuple(one.bands.values()))
