@@ -49,16 +49,27 @@ def keep_common(
         if found == common and not is_tie:
             continue
         other = counts[1][0] if found == common else common
-        why = f"differs from {where} in {what}: found {found}, expected {other}"
+        told, others = _told(found), _told(other)
+        why = f"differs from {where} in {what}: found {told}, expected {others}"
         if is_tie:
-            why = f"has {what} {found}, and as many scenes have {other}: nothing says which count"
+            why = f"has {what} {told}, and as many scenes have {others}: nothing says which count"
         rejected[name] = why + _cure(found, other, is_growing=expected is not None)
         n_others += 1
         del scenes[name]
     if n_others and expected is None:
-        note = f"has {what} {common}, as most scenes have; {n_others} that differ are left out"
+        note = (
+            f"has {what} {_told(common)}, as most scenes have; {n_others} that differ are left out"
+        )
         for name, scene in scenes.items():
             scenes[name] = replace(scene, notes=(*scene.notes, note))
+
+
+def _told(signature: Hashable) -> str:
+    """Return bands and a number type, or another signature, as people read it."""
+    match signature:
+        case (tuple(bands), str(dtype)):
+            return f"{', '.join(map(str, bands))} ({dtype})"
+    return str(signature)
 
 
 def _cure(found: Hashable, expected: Hashable, *, is_growing: bool) -> str:
@@ -70,8 +81,9 @@ def _cure(found: Hashable, expected: Hashable, *, is_growing: bool) -> str:
             return ""
     if dtype != other and "uint8" in (dtype, other):
         return "; pictures and reflectance go into archives of their own: give one kind"
-    if all(map(UNNAMED.fullmatch, own)) and len(own) == len(theirs):
-        names = [name for name in theirs if isinstance(name, str)]
+    unnamed = [all(map(UNNAMED.fullmatch, bands)) for bands in (own, theirs)]
+    if any(unnamed) and len(own) == len(theirs):
+        names = [_label(name) for name in (theirs if unnamed[0] else own)]
     else:
         mine = {_label(name) for name in own}
         names = [label for name in theirs if (label := _label(name)) in mine]
