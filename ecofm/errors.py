@@ -5,6 +5,13 @@ class EcofmError(Exception):
     """Bad data or a bad artifact: the command line prints the message and exits with 1."""
 
 
+class UsageError(EcofmError, ValueError):
+    """A command, an option or an argument that cannot be used: the command line exits with 2.
+
+    Python callers may catch it as the ValueError that it is.
+    """
+
+
 class ArtifactError(EcofmError):
     """A folder is not the artifact that the reader needs, or must not be written."""
 

@@ -12,18 +12,18 @@ import pandas as pd
 
 from ecofm.artifact import Draft, hash_inputs, read_manifest
 from ecofm.benchmark.baselines import image_statistics
+from ecofm.benchmark.columns import ProxyOptions
 from ecofm.benchmark.contest import OURS, Contest, Outcome, hold
 from ecofm.benchmark.joining import Join, join_proxies, write_unmatched
 from ecofm.benchmark.proxies import (
     Proxies,
-    ProxyOptions,
     name_rival,
     read_proxies,
     resolve_rival,
 )
 from ecofm.benchmark.regions import average_regions, read_regions
 from ecofm.benchmark.report import write_report
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.maps.change import read_scores
 from ecofm.types import progress_bar, say
 
@@ -59,11 +59,11 @@ class BenchmarkConfig(ProxyOptions):
         """Raise ValueError for values that mean nothing."""
         ProxyOptions.__post_init__(self)
         if self.n_bootstrap < 1_000:
-            raise ValueError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
+            raise UsageError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
         if not 0 <= self.min_covered <= 1:
-            raise ValueError(f"min_covered is {self.min_covered}: expected a share from 0 to 1.")
+            raise UsageError(f"min_covered is {self.min_covered}: expected a share from 0 to 1.")
         if self.radius_m is not None and not 0 <= self.radius_m <= 100_000:
-            raise ValueError(f"radius_m is {self.radius_m}: expected 0 to 100,000 m.")
+            raise UsageError(f"radius_m is {self.radius_m}: expected 0 to 100,000 m.")
 
 
 def benchmark(
