@@ -9,7 +9,7 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError
 
 from ecofm import __version__
-from ecofm.errors import EcofmError
+from ecofm.faults import WRONG_USAGE, door
 
 VERBS = {
     "demo": "Run the whole chain and end with pictures.",
@@ -27,7 +27,6 @@ VERBS = {
     "robustness": "Measure how a score depends on haze, colour, gaps and the year.",
     "show": "Print a summary of any artifact, and draw its pictures.",
 }
-BAD_DATA, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 def build_app() -> App:
@@ -56,24 +55,9 @@ def build_app() -> App:
 
 
 def main(tokens: Sequence[str] | None = None) -> None:
-    """Run a verb; exit 1 for bad data, 2 for wrong usage, and never with a traceback for either."""
-    try:
-        build_app()(tokens, exit_on_error=False, print_error=True, result_action="return_value")
-    except EcofmError as error:
-        _fail(str(error), BAD_DATA)
-    except CycloptsError:
-        sys.exit(WRONG_USAGE)
-    except ValueError as error:
-        _fail(str(error), WRONG_USAGE)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command continues or starts anew.", INTERRUPTED)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(
-            f"{place}{error.strerror or error}; check the path, its rights and the disk.", BAD_DATA
-        )
-
-
-def _fail(sentence: str, code: int) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(code)
+    """Run a verb; whatever stops it ends in one sentence and an exit code, see `ecofm.faults`."""
+    with door(None if tokens is None else ["ecofm", *tokens]):
+        try:
+            build_app()(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+        except CycloptsError:  # which it has printed
+            sys.exit(WRONG_USAGE)

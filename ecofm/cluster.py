@@ -14,12 +14,12 @@ import pandas as pd
 from PIL import Image
 
 from ecofm import artifact
+from ecofm.contrast import draw_tile, name_bands, warn_of_names
 from ecofm.embed import Matrix, open_embeddings
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.kmeans import fit_centres, import_faiss
-from ecofm.maps.pictures import stretch_true_colour
 from ecofm.tiles.archive import Archive, TileError, open_archives
-from ecofm.types import say
+from ecofm.types import Contract, require_seed, say
 
 SHEET_SIDE = 3
 THUMBNAIL_PX = 128
@@ -40,8 +40,9 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.k < 2 or self.iterations < 1 or self.components < 1:
-            raise ValueError("k >= 2, iterations >= 1 and components >= 1 are needed.")
+            raise UsageError("k >= 2, iterations >= 1 and components >= 1 are needed.")
 
 
 def cluster(
@@ -79,7 +80,10 @@ def cluster(
         table.to_parquet(folder / "clusters.parquet")
         draft.extra = {"n_tiles": len(table), "n_items": int(labels.max()) + 1}
         if archives:
-            _draw_exemplars(folder, table, open_archives(list(archives))[0])
+            opened, contract = open_archives(list(archives))
+            warn_of_names(contract, archives[0])
+            _draw_exemplars(folder, table, opened, contract)
+            draft.extra["bands_shown"] = name_bands(contract)
     return out
 
 
@@ -105,7 +109,9 @@ def _kmeans(
     return rank[nearest[:, 0]], np.sqrt(np.maximum(squared[:, 0], 0))
 
 
-def _draw_exemplars(folder: Path, table: pd.DataFrame, archives: list[Archive]) -> None:
+def _draw_exemplars(
+    folder: Path, table: pd.DataFrame, archives: list[Archive], contract: Contract
+) -> None:
     """Write one sheet an item: the tiles nearest to its centre."""
     (folder / "exemplars").mkdir()
     places = {
@@ -119,9 +125,9 @@ def _draw_exemplars(folder: Path, table: pd.DataFrame, archives: list[Archive]) 
             f"{archives[0].path} lacks {len(unknown)} of the embedded tiles, first "
             f"{unknown.iloc[0]}; give every --archive that was embedded."
         )
-    for item, members in table.sort_values("distance").groupby("item"):
+    for item, members in table.sort_values("distance", kind="stable").groupby("item"):
         sheet = Image.new("RGB", (SHEET_SIDE * THUMBNAIL_PX,) * 2, "white")
-        nearest = islice(_read_images(members["tile_id"], places), SHEET_SIDE**2)
+        nearest = islice(_read_images(members["tile_id"], places, contract), SHEET_SIDE**2)
         for place, image in enumerate(nearest):
             corner = (place % SHEET_SIDE * THUMBNAIL_PX, place // SHEET_SIDE * THUMBNAIL_PX)
             sheet.paste(image.resize((THUMBNAIL_PX, THUMBNAIL_PX)), corner)
@@ -129,14 +135,14 @@ def _draw_exemplars(folder: Path, table: pd.DataFrame, archives: list[Archive]) 
 
 
 def _read_images(
-    tile_ids: Iterable[str], places: dict[str, tuple[Archive, int]]
+    tile_ids: Iterable[str], places: dict[str, tuple[Archive, int]], contract: Contract
 ) -> Iterator[Image.Image]:
-    """Yield the tiles' true colour; a tile damaged since it was embedded is named and left out."""
+    """Yield the tiles' pictures; a tile damaged since it was embedded is named and left out."""
     for tile_id in tile_ids:
         archive, row = places[tile_id]
         try:
-            pixels, _ = archive.read(row)
+            pixels, valid = archive.read(row)
         except TileError as error:
             say(f"left out of the exemplars: {error}.")
         else:
-            yield Image.fromarray(stretch_true_colour(pixels, archive.contract))
+            yield Image.fromarray(draw_tile(pixels, valid, contract))

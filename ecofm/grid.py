@@ -26,7 +26,7 @@ from pyproj.exceptions import ProjError
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.meridian import close_ring, cut
 
 WGS84 = "EPSG:4326"
@@ -85,12 +85,12 @@ class Grid:
             or (found[1] == "utm" and (size < UTM_STEP_M or size % UTM_STEP_M))
             or size > 81920
         ):
-            raise ValueError(
+            raise UsageError(
                 f"grid {name!r} is not known: expected utm:2560, utm:1280 (metres, a multiple "
                 "of 80), xyz:14 (zoom) or none."
             )
         if found[1] == "xyz" and not 1 <= size <= 22:
-            raise ValueError(f"grid {name!r}: the zoom of a web-mercator grid is 1 to 22.")
+            raise UsageError(f"grid {name!r}: the zoom of a web-mercator grid is 1 to 22.")
         self.name = name
         self.kind = found[1] or "none"
         self._zoom = size

@@ -11,7 +11,8 @@ import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import shapely
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.affinity import translate
+from shapely.geometry import MultiPolygon, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.geometry.polygon import orient
 
@@ -19,12 +20,6 @@ SNAP_DEGREES = 1e-9
 """A tenth of a millimetre: what lies so near to the meridian lies on it."""
 
 Floats = npt.NDArray[np.float64]
-
-
-def wrap(longitude: Floats) -> Floats:
-    """Return longitudes within -180 to 180, both of which may stand for the meridian."""
-    inside = np.abs(longitude) <= 180
-    return np.where(inside, longitude, (longitude + 180) % 360 - 180)
 
 
 def cut(shape: BaseGeometry) -> BaseGeometry:
@@ -41,7 +36,7 @@ def cut(shape: BaseGeometry) -> BaseGeometry:
     parts: list[BaseGeometry] = []
     for turn in turns.tolist():
         found = shapely.intersection(shape, shapely.box(turn - 180, -90, turn + 180, 90))
-        parts.extend(shapely.get_parts(shapely.transform(found, lambda at, t=turn: at - (t, 0.0))))
+        parts.extend(shapely.get_parts(translate(found, xoff=-turn)))
     # What only touches the meridian leaves a point or a line on its other side.
     dimension = shapely.get_dimensions(shape)
     whole = shapely.union_all([p for p in parts if shapely.get_dimensions(p) == dimension])
@@ -57,10 +52,11 @@ def join(shape: BaseGeometry) -> BaseGeometry:
     """
     if shape.is_empty or _width(shape) <= 180:
         return shape
-    turned = shapely.transform(shape, _turn_west)
-    if _width(turned) >= _width(shape):
-        return shape
-    return shapely.union_all(shapely.get_parts(turned))
+    parts = shapely.get_parts(shape)
+    turned = shapely.union_all(
+        [translate(part, xoff=360.0) if sum(part.bounds[::2]) < 0 else part for part in parts]
+    )
+    return turned if _width(turned) < _width(shape) else shape
 
 
 def close_ring(longitude: Floats, latitude: Floats) -> BaseGeometry:
@@ -130,16 +126,32 @@ def cut_all(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return table.set_geometry(gpd.GeoSeries(shapes, index=table.index, crs=table.crs))
 
 
+def middle_of(outline: BaseGeometry) -> Point:
+    """Return the middle of an outline (EPSG:4326), also of one that is cut."""
+    middle = join(outline).centroid
+    return Point((middle.x + 180) % 360 - 180, middle.y) if abs(middle.x) > 180 else middle
+
+
 def middles(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
-    """Return the middle of each outline (EPSG:4326), also of those that are cut."""
-    shapes = np.array(outlines, dtype=object)
-    bounds = shapely.bounds(shapes)
-    wide = bounds[:, 2] - bounds[:, 0] > 180
-    shapes[wide] = [join(shape) for shape in shapes[wide]]
-    found = shapely.transform(
-        shapely.centroid(shapes), lambda at: np.stack([wrap(at[:, 0]), at[:, 1]], axis=1)
-    )
+    """Return the middle of each outline (EPSG:4326); None where there is none."""
+    shapes = outlines.to_numpy()
+    found = shapely.centroid(shapes)
+    across = _spans(shapes) > 180
+    found[across] = [middle_of(shape) for shape in shapes[across]]
     return gpd.GeoSeries(found, index=outlines.index, crs=outlines.crs)
+
+
+def join_all(outlines: gpd.GeoSeries) -> gpd.GeoSeries:
+    """Return each outline in one piece; None where there is none."""
+    shapes = outlines.to_numpy().copy()
+    across = _spans(shapes) > 180
+    shapes[across] = [join(shape) for shape in shapes[across]]
+    return gpd.GeoSeries(shapes, index=outlines.index, crs=outlines.crs)
+
+
+def _spans(shapes: npt.NDArray[np.object_]) -> Floats:
+    bounds: Floats = shapely.bounds(shapes)
+    return bounds[:, 2] - bounds[:, 0]
 
 
 def _is_within(shape: BaseGeometry) -> bool:
@@ -156,7 +168,3 @@ def _snap(at: Floats) -> Floats:
     longitude = at[:, 0]
     near = np.abs(np.abs(longitude) - 180) < SNAP_DEGREES
     return np.stack([np.where(near, np.copysign(180, longitude), longitude), at[:, 1]], axis=1)
-
-
-def _turn_west(at: Floats) -> Floats:
-    return np.stack([np.where(at[:, 0] < 0, at[:, 0] + 360, at[:, 0]), at[:, 1]], axis=1)

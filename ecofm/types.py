@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ecofm.errors import ContractError
+from ecofm.errors import ContractError, UsageError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) by long work."""
@@ -75,13 +75,13 @@ class Contract:
                 f"{other.gsd_m:g} m; tile {that} to {self.gsd_m:g} m, or train on it."
             )
 
-    def true_colour(self) -> tuple[int, int, int]:
-        """Return the indices of the red, green and blue bands; the first band thrice if absent."""
+    def true_colour(self) -> tuple[int, int, int] | None:
+        """Return the indices of the red, green and blue bands; None where no name tells them."""
         for names in TRUE_COLOUR:
             if all(name in self.bands for name in names):
                 red, green, blue = (self.bands.index(name) for name in names)
                 return red, green, blue
-        return (0, 1, 2) if len(self.bands) == 3 else (0, 0, 0)
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain lists and numbers for a manifest."""
@@ -134,6 +134,12 @@ def pool_contracts(contracts: list[Contract], weights: list[int], names: list[st
         mean=tuple(float(v) for v in pooled_mean),
         std=tuple(float(v) for v in pooled_std),
     )
+
+
+def require_seed(seed: int) -> None:
+    """Raise UsageError for a seed that not every generator takes: numpy's, torch's, FAISS's."""
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed {seed}: expected 0 to {2**31 - 1}.")
 
 
 def say(message: str) -> None:

@@ -53,8 +53,8 @@ def write_archive(
 ) -> Path:
     """Write an archive whose cells grow more developed with their number.
 
-    Cells stand in rows of four on the ground from `corner` (y, x); with grid `none` they are chips. A share of the
-    pixels of every tile is invalid.
+    Cells stand in rows of four on the ground from `corner` (y, x); with grid `none` they are
+    chips. A share of the pixels of every tile is invalid.
     """
     random = np.random.default_rng(seed)
     top = {"uint8": 250.0, "uint16": 4000.0, "int16": 4000.0}[dtype]
@@ -87,7 +87,8 @@ def write_archive(
             tiles.append(pixels)
             masks.append(np.packbits(valid, axis=-1))
     stack = np.stack(tiles)
-    known = stack.transpose(1, 0, 2, 3).reshape(len(bands), -1).astype(float)
+    kept = np.unpackbits(np.stack(masks), axis=-1, count=tile_px).astype(bool)
+    known = stack.transpose(1, 0, 2, 3)[:, kept].astype(float)
     contract = Contract(
         bands=bands,
         dtype=dtype,

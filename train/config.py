@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ecofm.errors import UsageError
 from ecofm.pretrain.method import MethodConfig
 from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
@@ -104,7 +105,9 @@ def register() -> None:
 
 
 def to_entry(config: DictConfig) -> Any:
-    """Return the dataclass that a composed config stands for."""
+    """Return the dataclass that a composed config stands for; UsageError where it lacks a value."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UsageError(f"{', '.join(missing)} must be given, as {missing[0]}=VALUE.")
     return OmegaConf.to_object(config)
 
 
@@ -112,7 +115,7 @@ def to_paths(value: Any) -> list[Path]:
     """Return a list of folders from one folder or several; ValueError when there is none."""
     values = value if isinstance(value, list | tuple) else [value]
     if not values:
-        raise ValueError("an empty list of folders was given, as in archive=[]; name one at least.")
+        raise UsageError("an empty list of folders was given, as in archive=[]; name one at least.")
     return [Path(str(item)) for item in values]
 
 

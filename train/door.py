@@ -1,34 +1,26 @@
-"""What every entry point does with bad data: one sentence, exit 1, no traceback."""
+"""What every entry point does with whatever stops it: one sentence and an exit code."""
 
 from __future__ import annotations
 
 import functools
-import sys
+import os
 from collections.abc import Callable
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ecofm.errors import EcofmError
-from ecofm.types import say
+from ecofm.faults import door
 
 
-def at_the_door(main: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """Wrap an entry point: bad data exits with 1, wrong usage with 2."""
+def at_the_door(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap an entry point, inside Hydra and around it, as the `ecofm` command wraps its verbs."""
 
     @functools.wraps(main)
-    def guarded(config: DictConfig) -> None:
-        missing = sorted(OmegaConf.missing_keys(config))
-        if missing:
-            say(f"error: {', '.join(missing)} must be given, as {missing[0]}=VALUE.")
-            sys.exit(2)
-        try:
-            main(config)
-        except EcofmError as error:
-            say(f"error: {error}")
-            sys.exit(1)
-        except (ValueError, OmegaConfBaseException) as error:
-            say(f"error: {error}")
-            sys.exit(2)
+    def guarded(*args: Any) -> None:
+        # Else Hydra prints what it cannot compose in lines of its own, and exits with 1.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        with door(usage=(HydraException, OmegaConfBaseException)):
+            main(*args)
 
     return guarded

@@ -33,4 +33,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    at_the_door(main)()

@@ -78,4 +78,4 @@ def wandb_id(entry: PretrainEntry) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    at_the_door(main)()

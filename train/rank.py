@@ -7,6 +7,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from ecofm.errors import UsageError
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import rank, rank_target
 from train.config import CONFIGS, pick, register, to_entry, to_paths
@@ -21,7 +22,7 @@ def main(config: DictConfig) -> None:
     """Compose, then hand over to the library."""
     entry = to_entry(config)
     if bool(entry.comparisons) == bool(entry.target):
-        raise ValueError("give comparisons=FILE or target=FILE, one of them.")
+        raise UsageError("give comparisons=FILE or target=FILE, one of them.")
     embeddings, out, config = to_paths(entry.embeddings), Path(entry.out), pick(entry, RankConfig)
     members = Path(entry.members) if entry.members else None
     if entry.comparisons:
@@ -35,4 +36,4 @@ def main(config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    at_the_door(main)()

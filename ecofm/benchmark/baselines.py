@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ecofm.contrast import pick_bands
 from ecofm.errors import EcofmError
 from ecofm.types import Contract, Progress, say
 
@@ -73,12 +74,14 @@ def describe_tile(
     flat = physical.reshape(len(physical), -1)
     inside = flat if valid.all() else flat[:, valid.ravel()]
     means = np.array([band.mean(dtype=np.float64) for band in inside])
-    colour = list(contract.true_colour())
+    colour = list(pick_bands(contract))
     found = dict(zip(MEAN_COLOUR, map(float, means[colour]), strict=True))
     others = [place for place in range(len(means)) if place not in colour]
     found |= {f"mean_{contract.bands[place]}": float(means[place]) for place in others}
     red, green, blue = (inside[place] for place in colour)
     found |= describe_colour(means[colour], red, green, blue)
+    if contract.true_colour() is None:  # blue and red are not known from one another
+        del found["blue_minus_red"], found["blue_over_red"]
     middle = (float(np.mean(np.take(contract.mean, colour))) + contract.offset) * contract.scale
     span = 3 * float(np.mean(np.take(contract.std, colour))) * contract.scale or 1.0
     brightness = (physical[colour[0]] + physical[colour[1]] + physical[colour[2]]) / 3

@@ -25,7 +25,8 @@ from ecofm.benchmark.regions import average_regions, read_regions
 from ecofm.benchmark.report import write_report
 from ecofm.errors import EcofmError, UsageError
 from ecofm.maps.change import read_scores
-from ecofm.types import progress_bar, say
+from ecofm.tiles.periods import sort_periods
+from ecofm.types import progress_bar, require_seed, say
 
 if TYPE_CHECKING:
     from ecofm.tiles.archive import Archive
@@ -57,6 +58,7 @@ class BenchmarkConfig(ProxyOptions):
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
+        require_seed(self.seed)
         ProxyOptions.__post_init__(self)
         if self.n_bootstrap < 1_000:
             raise UsageError(f"n_bootstrap is {self.n_bootstrap}: an interval needs 1,000 or more.")
@@ -151,7 +153,7 @@ def plan_contests(
 ) -> Iterator[Contest]:
     """Yield every contest: levels, periods and their mean, targets, subsets."""
     proxy = join.proxies
-    periods = sorted(table["period"].unique())
+    periods = sort_periods(table["period"])
     require_rivals(proxy, config.beside, periods)
     named: list[tuple[str, list[str]]] = [(period, [period]) for period in periods]
     if len(periods) > 1:

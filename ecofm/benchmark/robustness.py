@@ -23,7 +23,7 @@ from ecofm.benchmark.baselines import MEAN_COLOUR, describe_tile
 from ecofm.benchmark.metrics import MIN_PAIRS, bound, partial, resample_correlations
 from ecofm.benchmark.proxies import Proxies, read_proxies
 from ecofm.benchmark.robustness_looks import draw_robustness, render_table
-from ecofm.errors import ArtifactError, EcofmError
+from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.rank.items import choose_tiles
 from ecofm.rank.run import load_ranker
@@ -31,7 +31,7 @@ from ecofm.rank.targets import Ranker
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks
 from ecofm.tiles.rasters import Pixels, Valid
-from ecofm.types import Contract, Progress, say
+from ecofm.types import Contract, Progress, require_seed, say
 
 HAZE = (0.68, 0.82, 1.0)
 """Optical depth of haze in red, green and blue relative to blue; other bands have 0.5."""
@@ -56,8 +56,9 @@ class RobustnessConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.max_tiles < MIN_PAIRS or self.n_bootstrap < 1_000:
-            raise ValueError(f"max_tiles >= {MIN_PAIRS} and n_bootstrap >= 1000 are needed.")
+            raise UsageError(f"max_tiles >= {MIN_PAIRS} and n_bootstrap >= 1000 are needed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def add_haze(share: float) -> Lens:
         pixels: Floats, valid: Valid, contract: Contract, random: np.random.Generator
     ) -> tuple[Floats, Valid]:
         depth = np.full(len(pixels), 0.5)
-        depth[list(contract.true_colour())] = HAZE
+        if (colour := contract.true_colour()) is not None:
+            depth[list(colour)] = HAZE
         clear = np.exp(np.log(1 - share) * depth)[:, None, None]
         glow = (np.array(contract.mean) + np.array(contract.std))[:, None, None]
         return glow + (pixels - glow) * clear, valid

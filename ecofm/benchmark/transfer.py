@@ -22,15 +22,16 @@ from ecofm.benchmark.proxies import read_proxies
 from ecofm.benchmark.transfer_looks import draw_curve, render_table, summarise
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.comparison import Comparison
+from ecofm.compare.members import read_members
 from ecofm.compare.panel import standardise
 from ecofm.compare.picking import Panel, PickConfig, Picker
-from ecofm.errors import ComparisonError, EcofmError
+from ecofm.errors import ComparisonError, EcofmError, UsageError
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Heads, RankConfig
-from ecofm.rank.items import Indices, pair_items, read_members
+from ecofm.rank.items import Indices, pair_items
 from ecofm.rank.losses import Floats
 from ecofm.rank.transfer import Target, TransferConfig, move_heads, open_target
-from ecofm.types import Progress, say
+from ecofm.types import Progress, require_seed, say
 
 MAX_JUDGED = 20_000
 """Left-out tiles that a ranker is judged on, at most."""
@@ -60,10 +61,11 @@ class CurveConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if not self.sizes or min(self.sizes) < 0 or self.draws < 1 or self.pool < 3:
-            raise ValueError("sizes of 0 and more, draws >= 1 and pool >= 3 are needed.")
+            raise UsageError("sizes of 0 and more, draws >= 1 and pool >= 3 are needed.")
         if not 0 < self.left_out < 1:
-            raise ValueError(f"left_out {self.left_out}: expected a share between 0 and 1.")
+            raise UsageError(f"left_out {self.left_out}: expected a share between 0 and 1.")
 
 
 class Known(NamedTuple):

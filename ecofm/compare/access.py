@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
-from ecofm.compare.comparison import check_text
+from ecofm.compare.comparison import normalize_name
 from ecofm.errors import ComparisonError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Door:
             raise RefusedError(403, "open the link of your invitation")
         if self.access == "password":
             self._check_password(client, password or "")
-        return check_text(annotator or "", "your name")
+        return normalize_name(annotator or "", "your name")
 
     def _check_password(self, client: str, password: str) -> None:
         """Raise RefusedError for a wrong password, and for any after ten wrong ones a minute."""

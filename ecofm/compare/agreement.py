@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from ecofm.compare.crowd import Crowd
-
 
 def measure_agreement(comparisons: pd.DataFrame) -> pd.DataFrame:
     """Return annotator, other, tau, n_pairs: Kendall's tau-b over the pairs that both judged.
@@ -88,49 +86,6 @@ def tabulate_disputes(comparisons: pd.DataFrame) -> pd.DataFrame:
         ["lead", "n"], kind="stable"
     )
     return frame.loc[order.index].reset_index(drop=True)
-
-
-def tabulate_annotators(comparisons: pd.DataFrame, crowd: Crowd) -> pd.DataFrame:
-    """Return annotator, n_answers, n_ties, n_skips, reliability, with_consensus, consistency.
-
-    `reliability` is the share of answers that the model takes as meant (see `ecofm.compare.crowd`);
-    `with_consensus` the share of untied answers that the consensus agrees with; `consistency` the
-    share of repeated questions, swapped or not, that got the same answer as before. Shares of
-    nothing are NaN.
-    """
-    import pandas as pd
-
-    rows = []
-    reliability = dict(zip(crowd.voices.annotators, crowd.reliability, strict=True))
-    level = dict(zip(crowd.voices.pairs.names, crowd.point[:-1], strict=True))
-    for annotator, own in comparisons.groupby("annotator", sort=True):
-        outcome = own["outcome"]
-        untied = own[outcome.isin(["left", "right"])]
-        gap = untied["left"].map(level) - untied["right"].map(level)
-        agrees = (gap > 0) == (untied["outcome"] == "left")
-        same, again = count_repeats(own)
-        rows.append(
-            (annotator, len(own), int((outcome == "tie").sum()), int((outcome == "skip").sum()),
-             reliability.get(str(annotator), np.nan), agrees.mean() if len(untied) else np.nan,
-             same / again if again else np.nan)
-        )  # fmt: skip
-    columns = ["annotator", "n_answers", "n_ties", "n_skips", "reliability", "with_consensus",
-               "consistency"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
-
-
-def count_repeats(own: pd.DataFrame) -> tuple[int, int]:
-    """Return how many answers repeat the pair's answer before, and how many had one to repeat."""
-    last: dict[tuple[str, str], str] = {}
-    same = again = 0
-    for left, right, outcome in own[["left", "right", "outcome"]].to_numpy(dtype=object).tolist():
-        winner = left if outcome == "left" else right if outcome == "right" else outcome
-        pair = (min(left, right), max(left, right))
-        if pair in last:
-            again += 1
-            same += last[pair] == winner
-        last[pair] = winner
-    return same, again
 
 
 def draw_agreement(agreement: pd.DataFrame) -> Figure:

@@ -100,6 +100,7 @@ class Questions:
             annotator=annotator,
             goal=self.config.goal,
             styles=self.source.styles,
+            bands_shown=self.source.bands_shown,
             can_shuffle=self.source.can_shuffle,
             has_tiers=len(self.source.items) <= MAX_TIERED,
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecofm.compare.picking import PickConfig
-from ecofm.errors import ComparisonError, MissingExtraError
+from ecofm.errors import ComparisonError, MissingExtraError, UsageError
+from ecofm.faults import keep_serving
 from ecofm.types import say
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ class ServeConfig:
     def __post_init__(self) -> None:
         """Check the values; raises ValueError."""
         if self.clusters is not None and self.members is not None:
-            raise ValueError("give either clusters or members")
+            raise UsageError("give either clusters or members")
         if self.clusters is None and not self.archive:
-            raise ValueError("give clusters or an archive to compare")
+            raise UsageError("give clusters or an archive to compare")
         if not 0 <= self.port <= 65535:
-            raise ValueError(f"port is {self.port}, expected 0 to 65535")
+            raise UsageError(f"port is {self.port}, expected 0 to 65535")
         if self.goal < 1:
-            raise ValueError(f"goal is {self.goal}, expected at least 1")
+            raise UsageError(f"goal is {self.goal}, expected at least 1")
 
     @property
     def is_public(self) -> bool:
@@ -122,8 +123,8 @@ def serve(config: ServeConfig) -> None:
             shown = f"[{config.host}]" if ":" in config.host else config.host
             say(f"{len(source.items)} items; open http://{shown}:{port} and stop with Ctrl-C.")
             settings = uvicorn.Config(
-                app, log_level="warning", access_log=False, server_header=False, ws="none",
-                timeout_graceful_shutdown=3, limit_concurrency=200,
+                keep_serving(app), log_level="warning", access_log=False, server_header=False,
+                ws="none", timeout_graceful_shutdown=3, limit_concurrency=200,
             )  # fmt: skip
             # uvicorn ends its work in order and then raises the signal again: Ctrl-C is the
             # normal end.

@@ -56,6 +56,7 @@ class Session(Body):
     annotator: str
     goal: int
     styles: list[str]
+    bands_shown: list[str]
     can_shuffle: bool
     has_tiers: bool
 

@@ -16,7 +16,7 @@ from ecofm.compare.crowd import Crowd, fit_crowd
 from ecofm.compare.davidson import PairCounts, centre, count_voices
 from ecofm.compare.exchange import read_comparisons
 from ecofm.compare.tables import write_table
-from ecofm.errors import ComparisonError
+from ecofm.errors import ComparisonError, UsageError
 from ecofm.types import say
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class ConsensusConfig:
     def __post_init__(self) -> None:
         """Check the values; raises ValueError."""
         if not 0 < self.prior_std < np.inf:
-            raise ValueError(f"prior_std is {self.prior_std}, expected a positive, finite number")
+            raise UsageError(f"prior_std is {self.prior_std}, expected a positive, finite number")
         if not 0 < self.interval < 1:
-            raise ValueError(f"interval is {self.interval}, expected a share between 0 and 1")
+            raise UsageError(f"interval is {self.interval}, expected a share between 0 and 1")
 
 
 def fit_consensus(
@@ -129,6 +129,13 @@ def write_consensus(
 
     Raises ComparisonError as `read_comparisons` and `fit_consensus` do.
     """
-    frame = fit_consensus(read_comparisons(comparisons_path), config)
+    comparisons = read_comparisons(comparisons_path)
+    if comparisons["annotator"].nunique() == 1:
+        say(
+            f"all {len(comparisons)} comparisons are by {comparisons['annotator'].iloc[0]}: how "
+            "reliable they are cannot be known, and the intervals take them as meant; let somebody "
+            "else compare the same items."
+        )
+    frame = fit_consensus(comparisons, config)
     write_table(frame, Path(out))
     return frame

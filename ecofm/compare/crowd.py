@@ -3,7 +3,11 @@
 After crowd-BT (Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", WSDM):
 an annotator of reliability eta names the better item as Davidson's model has it with probability
 eta, and the opposite otherwise; ties are as the model has them. Strengths and reliabilities are
-fitted together by expectation and maximisation, so that each step is a plain Davidson fit.
+fitted in turn by expectation and maximisation, so that each step is a plain Davidson fit.
+
+Unlike there, an annotator is never judged by strengths that their own answers made: those agree
+with them whatever they said, and three people who guess would all be found reliable. Annotators
+are dealt into folds, and each is judged by what the other folds say.
 """
 
 from __future__ import annotations
@@ -11,10 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.sparse import csr_array
+import numpy.typing as npt
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+from scipy.special import expit
 
 from ecofm.compare.davidson import (
     Floats,
+    Ints,
     Posterior,
     VoiceCounts,
     assemble,
@@ -25,8 +33,11 @@ from ecofm.compare.davidson import (
 
 PRIOR_GOOD, PRIOR_BAD = 10.0, 1.0
 """The Beta prior of a reliability, as in crowd-BT: most people mean what they say."""
-MAX_ROUNDS = 60
-TOLERANCE = 1e-5
+N_FOLDS = 10
+"""Up to so many annotators, each is judged by all the others."""
+MAX_ROUNDS, MAX_STEPS = 60, 2
+"""Of reliabilities and, within one, of Newton's method, which the next round takes further."""
+TOLERANCE = 1e-3
 """Rounds end when no reliability moves by more."""
 MIN_ANNOTATORS = 5
 """Fewer annotators do not tell how much annotators differ."""
@@ -41,18 +52,56 @@ class Crowd:
     point: Floats
     """Strengths and theta (n_items + 1,)."""
     reliability: Floats
-    """Share of an annotator's answers that are not turned round (n_annotators,)."""
+    """Share of an annotator's answers that are not turned round (n_annotators,).
+
+    1 where nobody else says anything about the same items: see `lead_of_others`.
+    """
     precision: float
     """Of the prior on strengths and theta."""
+    others: Floats
+    """Strengths and theta without the annotators of each fold (n_folds, n_items + 1)."""
 
     def shares(self) -> Floats:
         """Return the probability of first, second and tie for each voice (n_voices, 3)."""
-        plain = np.exp(Posterior(self.voices.pairs, 1.0).log_shares(self.point))
-        left, right, tie = plain[self.voices.pair].T
+        left, right, tie = _spread(self.voices, self.point).T
         own = self.reliability[self.voices.annotator]
         return np.stack(
             [own * left + (1 - own) * right, own * right + (1 - own) * left, tie], axis=1
         )
+
+    def refit_others(self) -> Crowd:
+        """Return the crowd with `others` whose reliabilities are found without the fold as well.
+
+        Among three people who guess, those who happen to answer like one of them are taken to be
+        reliable by that one's answers, and would then confirm them. It takes as many fits as there
+        are folds; where folds have several annotators, one of them has too little weight for this.
+        """
+        if len(self.voices.annotators) > N_FOLDS:
+            return self
+        fits = [
+            fit_crowd(_leave_out(self.voices, number), self.precision**-0.5)
+            for number in range(len(self.others))
+        ]
+        return replace(
+            self, others=np.array([fit.point for fit in fits]).reshape(self.others.shape)
+        )
+
+    def lead_of_others(self) -> Floats:
+        """Return by how much the others put first above second, for each voice (n_voices,).
+
+        In log odds; NaN where the others' answers do not connect the two items.
+        """
+        voices = self.voices
+        fold, size = _fold(voices), len(voices.pairs.names)
+        lead = np.full(len(voices.pair), np.nan)
+        first, second = voices.pairs.first[voices.pair], voices.pairs.second[voices.pair]
+        for number, point in enumerate(self.others):
+            own = fold == number
+            edges = (np.ones(int((~own).sum())), (first[~own], second[~own]))
+            group = connected_components(coo_array(edges, shape=(size, size)), directed=False)[1]
+            known = own & (group[first] == group[second])
+            lead[known] = point[first[known]] - point[second[known]]
+        return lead
 
     def slopes(self) -> Floats:
         """Return the derivatives of log `shares` in difference and theta (n_voices, 3, 2)."""
@@ -114,40 +163,99 @@ class Crowd:
 
 
 def fit_crowd(voices: VoiceCounts, prior_std: float, *, weigh: bool = True) -> Crowd:
-    """Return strengths and reliabilities fitted together.
+    """Return strengths and reliabilities fitted in turn, each annotator judged by the others.
 
     With `weigh` false, or a single annotator, everyone has reliability 1: one annotator's noise
     cannot be told from items that are close.
     """
     n_annotators = len(voices.annotators)
     posterior = Posterior(voices.pairs, prior_std)
-    everyone = Crowd(voices, maximise(posterior), np.ones(n_annotators), posterior.precision)
-    if not weigh or n_annotators == 1:
-        return everyone
-    crowd = replace(everyone, reliability=np.full(n_annotators, 0.9))
+    point = maximise(posterior)
+    n_folds = min(N_FOLDS, n_annotators) if n_annotators > 1 else 0
+    others = np.tile(point, (n_folds, 1))
+    crowd = Crowd(voices, point, np.ones(n_annotators), posterior.precision, others)
+    if not n_folds:
+        return crowd
+    if not weigh:
+        return _fit_strengths(crowd, prior_std)
+    crowd = replace(crowd, reliability=np.full(n_annotators, 0.9))
     for _ in range(MAX_ROUNDS):
-        counts, reliability = _expect(crowd)
-        pairs = replace(voices.pairs, counts=counts)
-        point = maximise(Posterior(pairs, prior_std), crowd.point)
+        crowd = _fit_strengths(crowd, prior_std, MAX_STEPS)
+        reliability = _judge(crowd)
         moved = np.abs(reliability - crowd.reliability).max()
-        crowd = replace(crowd, point=point, reliability=reliability)
+        crowd = replace(crowd, reliability=reliability)
         if moved < TOLERANCE:
             break
     return crowd
 
 
-def _expect(crowd: Crowd) -> tuple[Floats, Floats]:
-    """Return the counts by pair as they were meant, and the reliabilities that follow."""
+def _fold(voices: VoiceCounts) -> Ints:
+    """Return the fold of each voice, that of its annotator (n_voices,)."""
+    return voices.annotator % N_FOLDS
+
+
+def _leave_out(voices: VoiceCounts, fold: int) -> VoiceCounts:
+    """Return the voices of the annotators outside a fold."""
+    told = _fold(voices) != fold
+    kept, annotator = np.unique(voices.annotator[told], return_inverse=True)
+    pair, counts = voices.pair[told], voices.counts[told]
+    pairs = replace(voices.pairs, counts=sum_by(pair, counts, len(voices.pairs.first)))
+    names = [voices.annotators[number] for number in kept]
+    return VoiceCounts(pairs, names, annotator, pair, counts)
+
+
+def _spread(voices: VoiceCounts, point: Floats) -> Floats:
+    """Return the probability of first, second and tie for each voice, if meant (n_voices, 3)."""
+    return np.asarray(np.exp(Posterior(voices.pairs, 1.0).log_shares(point))[voices.pair])
+
+
+def _turn(crowd: Crowd, left: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Return how many of each voice's answers were meant, and how many turned (n_voices, 2).
+
+    `left` and `right` are the probabilities, or odds, that first and second are to be named.
+    """
+    own = crowd.reliability[crowd.voices.annotator]
+    meant = np.stack([own * left, own * right], axis=1)
+    turned = np.stack([(1 - own) * right, (1 - own) * left], axis=1)
+    kept = crowd.voices.counts[:, :2] * meant / np.maximum(meant + turned, 1e-300)
+    return kept, crowd.voices.counts[:, :2] - kept
+
+
+def _fit_strengths(crowd: Crowd, prior_std: float, max_steps: int = 100) -> Crowd:
+    """Return the crowd with strengths, of all and without each fold, fitted to what was meant."""
+    fold = _fold(crowd.voices)
+
+    def fit(point: Floats, told: npt.NDArray[np.bool_]) -> Floats:
+        return _maximise_meant(crowd, prior_std, point, told, max_steps)
+
+    everyone = fit(crowd.point, np.ones(len(fold), dtype=bool))
+    others = [fit(point, fold != number) for number, point in enumerate(crowd.others)]
+    return replace(crowd, point=everyone, others=np.stack(others))
+
+
+def _maximise_meant(
+    crowd: Crowd, prior_std: float, point: Floats, told: npt.NDArray[np.bool_], max_steps: int
+) -> Floats:
+    """Return a point nearer to the mode for the voices' answers as they were meant."""
     voices = crowd.voices
-    plain = np.exp(Posterior(voices.pairs, 1.0).log_shares(crowd.point))[voices.pair]
-    own = crowd.reliability[voices.annotator]
-    meant = own[:, None] * plain[:, :2] / np.maximum(crowd.shares()[:, :2], 1e-300)
-    kept = voices.counts[:, :2] * meant
-    turned = voices.counts[:, :2] - kept
-    counts = np.column_stack([kept + turned[:, ::-1], voices.counts[:, 2]])
+    kept, turned = _turn(crowd, *_spread(voices, point)[:, :2].T)
+    counts = np.column_stack([kept + turned[:, ::-1], voices.counts[:, 2]]) * told[:, None]
+    pairs = replace(voices.pairs, counts=sum_by(voices.pair, counts, len(voices.pairs.first)))
+    posterior = Posterior(pairs, prior_std)
+    return maximise(posterior, posterior.start_from(point), max_steps)
+
+
+def _judge(crowd: Crowd) -> Floats:
+    """Return the reliabilities that follow from what the others say (n_annotators,)."""
+    lead = crowd.lead_of_others()
+    left = expit(lead)
+    told = np.isfinite(lead)[:, None]
     good, bad = (
-        np.bincount(voices.annotator, part.sum(axis=1), len(voices.annotators))
-        for part in (kept, turned)
+        np.bincount(
+            crowd.voices.annotator,
+            np.where(told, part, 0.0).sum(axis=1),
+            len(crowd.voices.annotators),
+        )
+        for part in _turn(crowd, left, 1 - left)
     )
-    reliability = (good + PRIOR_GOOD - 1) / (good + bad + PRIOR_GOOD + PRIOR_BAD - 2)
-    return sum_by(voices.pair, counts, len(voices.pairs.first)), reliability
+    return np.asarray((good + PRIOR_GOOD - 1) / (good + bad + PRIOR_GOOD + PRIOR_BAD - 2))

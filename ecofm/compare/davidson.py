@@ -145,6 +145,12 @@ class Posterior:
             point[-1] = NEVER_TIES
         return point
 
+    def start_from(self, point: Floats) -> Floats:
+        """Return a point fitted to other counts as a place to begin: theta follows the ties."""
+        if self.has_ties == (point[-1] != NEVER_TIES):
+            return point
+        return np.append(point[:-1], self.start()[-1])
+
     def log_shares(self, point: Floats) -> Floats:
         """Return the log probability of each answer for each pair (n_pairs, 3)."""
         half = (point[self.pairs.first] - point[self.pairs.second]) / 2

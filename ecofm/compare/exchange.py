@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecofm.artifact import write_text
+from ecofm.compare.answers import Answers, Rejection
 from ecofm.compare.comparison import COLUMNS, Comparison, list_names
 from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
 from ecofm.compare.store import RECORD, Store, is_store
 from ecofm.compare.study import read_study, write_study
-from ecofm.compare.tables import PARQUET_MAGIC, decode, read_bytes, read_table, write_table
-from ecofm.errors import ComparisonError
+from ecofm.compare.tables import (
+    PARQUET_MAGIC,
+    read_parquet_table,
+    read_text_table,
+    write_table,
+)
+from ecofm.errors import ComparisonError, EcofmError
+from ecofm.tables import count, decode, read_bytes
+from ecofm.types import say
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_HEAD = 4096
 SUFFIXES = (".csv", ".parquet", ".json", ".txt")
 
 
@@ -33,6 +40,8 @@ class FileSummary:
     """Comparisons that were new to the store."""
     n_known: int
     """Comparisons that the store held already."""
+    rejected: tuple[Rejection, ...]
+    """What was left out, in the order of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,25 +61,54 @@ class ImportSummary:
         """Comparisons that the store held already, over all files."""
         return sum(file.n_known for file in self.files)
 
+    @property
+    def rejected(self) -> list[str]:
+        """What was left out of all files, one sentence each."""
+        return [tell_rejection(file.path, found) for file in self.files for found in file.rejected]
 
-def _read_rows(path: Path) -> tuple[str, list[Comparison]]:
-    """Return the kind of any comparison file, and its comparisons."""
-    if not is_store(path):
-        head = read_bytes(path)[:MAX_HEAD].lstrip(b"\xef\xbb\xbf\r\n\t ")
-        if head[:1] in (b"[", b"{"):
-            return "labelstudio", read_labelstudio(path, decode(path, read_bytes(path)))
-        first_line = head.split(b"\n")[0]
-        if head[:4] != PARQUET_MAGIC and b"," not in first_line and set(first_line) & set(b"<="):
-            return "study", read_study(path, decode(path, read_bytes(path)))
-        return read_table(path)
+
+def read_answers(path: Path) -> Answers:
+    """Return what any comparison file holds, the good answers and the others.
+
+    The kind of file is told by its content, not by its name: a store, Parquet, Label Studio's
+    JSON, the reference study's ordering files (no comma, but '<' or '='), else CSV. Raises
+    ComparisonError when the file is of no kind, has no answers, or most of it is at fault.
+    """
+    try:
+        return _read_any(path).settle()
+    except ComparisonError:
+        raise
+    except EcofmError as error:
+        raise ComparisonError(str(error)) from error
+
+
+def _read_any(path: Path) -> Answers:
+    if is_store(path):
+        return _read_store(path)
+    content = read_bytes(path)
+    if content.startswith(PARQUET_MAGIC):
+        return read_parquet_table(path)
+    text = decode(path, content)
+    if text.lstrip()[:1] in ("[", "{"):
+        return read_labelstudio(path, text)
+    first_line = text.lstrip().split("\n")[0]
+    is_table = "," in first_line or first_line.strip('"').lower().startswith("sep=")
+    if not is_table and set(first_line) & set("<="):
+        return read_study(path, text)
+    return read_text_table(path, text)
+
+
+def _read_store(path: Path) -> Answers:
+    answers = Answers(path, "comparison")
     with Store(path, create=False) as store:
-        rows = store.comparisons()
-    if not rows:
+        answers.rows = store.comparisons()
+    answers.n_good = len(answers.rows)
+    if not answers.rows:
         raise ComparisonError(
             f"{path} holds no comparisons yet; collect some with `ecofm compare serve` or "
             "`ecofm compare import`."
         )
-    return "comparison", rows
+    return answers
 
 
 def _to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
@@ -79,15 +117,17 @@ def _to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
 
 
-def read_comparisons(path: Path) -> pd.DataFrame:
+def read_comparisons(path: Path, warn: Callable[[str], None] = say) -> pd.DataFrame:
     """Return a store's or a table's comparisons: annotator, left, right, outcome, all text.
 
-    The kind of file is told by its first bytes, not by its name: a store, Parquet, Label Studio's
-    JSON, the reference study's ordering files (no comma, but '<' or '='), else CSV. Orderings are
-    expanded, items' names normalised, and outcomes are left, right, tie or skip. Raises
-    ComparisonError naming file and line when anything in it is unusable.
+    Orderings are expanded, items' names normalised, and outcomes are left, right, tie or skip.
+    Questions without an answer are left out, and `warn` is told so. Raises ComparisonError as
+    `read_answers` does, and naming file and line when anything in it is at fault.
     """
-    return _to_frame(_read_rows(Path(path))[1])
+    answers = read_answers(Path(path)).require_whole()
+    if n_open := len(answers.rejected):
+        warn(f"{path}: {count(n_open, 'question')} without an answer left out.")
+    return _to_frame(answers.rows)
 
 
 def hash_comparisons(frame: pd.DataFrame) -> str:
@@ -99,24 +139,58 @@ def hash_comparisons(frame: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def import_files(paths: Sequence[Path], store: Path) -> ImportSummary:
+def import_files(paths: Sequence[Path], store: Path, *, strict: bool = False) -> ImportSummary:
     """Add the comparisons of tables or other stores to a store, which is made when missing.
 
-    Every file is read before anything is written, and all go in with one transaction: a bad file
-    leaves the store as it was. What the store holds already is not added again. Raises
-    ComparisonError as `read_comparisons` does.
+    Every file is read before anything is written, and all go in with one transaction. What cannot
+    be read is left out, and named with its place and reason in a table beside the store (see
+    `name_rejected`). What the store holds already is not added again. Raises ComparisonError as
+    `read_answers` does, and with `strict` when anything was left out: the store is then as it was.
     """
-    tables = [_read_rows(Path(path)) for path in paths]
-    if not tables:
+    found = [read_answers(Path(path)) for path in paths]
+    if not found:
         raise ComparisonError("no file to import was named; give CSV or Parquet files.")
+    rejected = [(answers.path, told) for answers in found for told in answers.rejected]
+    names = name_rejected(Path(store))
+    if strict and rejected:
+        _write_rejected(rejected, names)
+        raise ComparisonError(
+            f"{tell_rejection(*rejected[0])} {count(len(rejected), 'answer')} cannot be read, "
+            f"{names} has them all; nothing was imported, since --strict was given."
+        )
     with Store(Path(store)) as target:
-        n_added = target.add_tables(tables)
+        _write_rejected(rejected, names)
+        n_added = target.add_tables([(answers.kind, answers.rows) for answers in found])
     return ImportSummary(
         files=tuple(
-            FileSummary(path=Path(path), n_added=n, n_known=len(rows) - n)
-            for path, (_, rows), n in zip(paths, tables, n_added, strict=True)
+            FileSummary(
+                path=answers.path, n_added=n, n_known=len(answers.rows) - n,
+                rejected=tuple(answers.rejected),
+            )
+            for answers, n in zip(found, n_added, strict=True)
         )
-    )
+    )  # fmt: skip
+
+
+def name_rejected(store: Path) -> Path:
+    """Return the table, beside a store, of what its latest import left out: file, place, reason."""
+    return store.with_name(f"{store.name}.rejected.csv")
+
+
+def tell_rejection(path: Path, found: Rejection) -> str:
+    """Return what was left out of a file, and why."""
+    return f"{path}, {found.place}: {found.reason}"
+
+
+def _write_rejected(rejected: Sequence[tuple[Path, Rejection]], out: Path) -> None:
+    """Write what an import leaves out; the table of an import before it is gone."""
+    import pandas as pd
+
+    if not rejected:
+        out.unlink(missing_ok=True)
+        return
+    rows = [(str(path), found.place, found.reason) for path, found in rejected]
+    write_table(pd.DataFrame(rows, columns=["file", "place", "reason"]), out)
 
 
 def export(store: Path, out: Path, annotator: str | None = None, *, full: bool = False) -> int:
@@ -132,7 +206,7 @@ def export(store: Path, out: Path, annotator: str | None = None, *, full: bool =
     with Store(Path(store), create=False):
         pass  # a table in place of the store is refused here
     out = Path(out)
-    rows = _read_rows(Path(store))[1]
+    rows = _read_store(Path(store)).rows
     names = sorted({row.annotator for row in rows})
     if annotator is not None:
         rows = [row for row in rows if row.annotator == annotator]

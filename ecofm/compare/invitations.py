@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ecofm.compare.comparison import check_text
+from ecofm.compare.comparison import normalize_annotator
 from ecofm.compare.store import Store
 from ecofm.errors import ComparisonError
 
@@ -22,7 +22,7 @@ def invite(
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ComparisonError(f"{url!r} is no address, expected such as https://lab.example.")
-    annotators = [check_text(name, "the annotator's name") for name in names]
+    annotators = [normalize_annotator(name) for name in names]
     base = f"{parts.scheme}://{parts.netloc}"
     with Store(store, create=not revoke) as opened:
         if revoke:

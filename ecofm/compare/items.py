@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from ecofm.artifact import read_manifest
 from ecofm.compare.comparison import normalize_item
+from ecofm.compare.members import read_members
+from ecofm.contrast import draw_tile, name_bands, warn_of_names
 from ecofm.errors import ArtifactError
+from ecofm.meridian import middle_of
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ecofm.tiles.archive import Archive
     from ecofm.types import Contract
 
@@ -48,6 +49,8 @@ class ItemSource(Protocol):
     """How many tiles each item stands for (n_items,)."""
     styles: list[str]
     """How pictures can be drawn: `true`, and `false` where there is near infrared."""
+    bands_shown: list[str]
+    """The bands that the first style shows in place of true colour; none in true colour."""
     can_shuffle: bool
     """Whether other pictures can stand for an item."""
     are_clusters: bool
@@ -79,32 +82,11 @@ def check_items(names: list[str], path: Path) -> list[str]:
     return items
 
 
-def read_members(path: Path) -> pd.DataFrame:
-    """Return tile_id, item, nearest to the centre first, from clusters or a table of members.
-
-    Raises ArtifactError when it is neither.
-    """
-    import pandas as pd
-
-    command = "expected the columns tile_id, item; write it again"
-    if path.is_dir():
-        read_manifest(path, "clusters")
-        path, command = path / "clusters.parquet", "make it again with `ecofm cluster`"
-    try:
-        is_csv = path.suffix.lower() == ".csv"
-        table = pd.read_csv(path, dtype=str) if is_csv else pd.read_parquet(path)
-        if "distance" in table:
-            table = table.sort_values("distance", kind="stable")
-        table = table[["tile_id", "item"]].astype(str)
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}); {command}.") from error
-    return table.reset_index(drop=True)
-
-
 class ExemplarSheets:
     """Clusters without their archive: each has the one sheet that `ecofm cluster` drew."""
 
     styles: list[str]
+    bands_shown: list[str]
     can_shuffle = False
     are_clusters = True
 
@@ -115,6 +97,8 @@ class ExemplarSheets:
         self.items = check_items(names, path)
         self.sizes = np.asarray(sizes[names], dtype=np.float64)
         self.styles = ["true"]
+        # Clusters of before this field do not tell.
+        self.bands_shown = list(read_manifest(path, "clusters").get("bands_shown", []))
         self._sheets = [path / "exemplars" / f"{name}.png" for name in names]
         for name, sheet in zip(names, self._sheets, strict=True):
             # The names come from the artifact, but even they must not lead out of it.
@@ -141,6 +125,7 @@ class Tiles:
     """Tiles of one or several archives, drawn with one contrast stretch for all of them."""
 
     styles: list[str]
+    bands_shown: list[str]
     can_shuffle = False
     are_clusters = False
 
@@ -152,6 +137,8 @@ class Tiles:
         self._archives: list[Archive] = archives
         self.tile_ids = [str(name) for archive in archives for name in archive.index["tile_id"]]
         self.styles = ["true", "false"] if false_colour(self._contract) else ["true"]
+        self.bands_shown = name_bands(self._contract)
+        warn_of_names(self._contract, paths[0])
         self._name_items(paths[0])
 
     def _name_items(self, path: Path) -> None:
@@ -166,9 +153,7 @@ class Tiles:
         """Return a tile as JPEG."""
         archive, row = self._find(number)
         pixels, valid = archive.read(row)
-        bands = self._contract.true_colour()
-        if style == "false":
-            bands = false_colour(self._contract) or bands
+        bands = false_colour(self._contract) if style == "false" else None
         return encode(draw_tile(pixels, valid, self._contract, bands)), "image/jpeg"
 
     def place(self, item: int) -> Place | None:
@@ -178,7 +163,7 @@ class Tiles:
         geometry = found["geometry"]
         if geometry is None or geometry.is_empty:
             return Place(None, None, str(found["period"]))
-        middle = geometry.centroid
+        middle = middle_of(geometry)
         return Place(round(middle.x, 4), round(middle.y, 4), str(found["period"]))
 
     def _find(self, number: int) -> tuple[Archive, int]:
@@ -234,28 +219,6 @@ def false_colour(contract: Contract) -> tuple[int, int, int] | None:
             infrared, red, green = (contract.bands.index(name) for name in names)
             return infrared, red, green
     return None
-
-
-def draw_tile(
-    pixels: npt.NDArray[np.generic],
-    valid: npt.NDArray[np.bool_],
-    contract: Contract,
-    bands: tuple[int, int, int],
-) -> npt.NDArray[np.uint8]:
-    """Return a tile as uint8 (height, width, 3), grey where not valid.
-
-    `pixels` is (band, height, width) in stored numbers, `valid` (height, width). uint8 is shown as
-    it is. Other types are stretched from two standard deviations of the archive below its mean to
-    three above, over the three bands together: the same for every tile, so that a bright place
-    stays brighter than a dark one, and hues are kept.
-    """
-    colours = pixels[list(bands)].astype(np.float32)
-    if contract.dtype != "uint8":
-        low = min(contract.mean[band] - 2 * contract.std[band] for band in bands)
-        high = max(contract.mean[band] + 3 * contract.std[band] for band in bands)
-        colours = (colours - low) * (255 / max(high - low, 1e-6))
-    shown = np.where(valid, np.clip(colours, 0, 255), 128).astype(np.uint8)
-    return np.moveaxis(shown, 0, -1)
 
 
 def encode(image: npt.NDArray[np.uint8]) -> bytes:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from ecofm.compare.comparison import Comparison, check_text, normalize_item, quote
+from ecofm.compare.comparison import (
+    Comparison,
+    UnansweredError,
+    normalize_annotator,
+    normalize_item,
+    quote,
+)
 from ecofm.errors import ComparisonError
 
 __all__ = ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"]
@@ -67,7 +73,9 @@ def expand_ordering(annotator: str, text: str) -> list[Comparison]:
     The better item is the left one, with outcome `left`; items of one tier give `tie`. Raises
     ComparisonError as `parse_ordering` does, or when the annotator's name is unusable.
     """
-    annotator = check_text(annotator, "the annotator's name")
+    if not text.strip():
+        raise UnansweredError(f"there is no ordering yet; {HOW_TO}.")
+    annotator = normalize_annotator(annotator)
     ranked = [(rank, name) for rank, tier in enumerate(parse_ordering(text)) for name in tier]
     return [
         Comparison(annotator, better, worse, "tie" if rank == below else "left")

@@ -18,6 +18,8 @@ import numpy.typing as npt
 from ecofm.compare.belief import OUTCOME_ROW, Belief, BeliefConfig, make_prior
 from ecofm.compare.comparison import Comparison
 from ecofm.compare.davidson import Floats, Ints
+from ecofm.errors import UsageError
+from ecofm.types import require_seed
 
 Asked = Literal["informed", "random", "repeat", "swapped"]
 Pair = tuple[int, int]
@@ -48,9 +50,11 @@ class PickConfig:
 
     def __post_init__(self) -> None:
         """Check the values; raises ValueError."""
+        if self.seed is not None:
+            require_seed(self.seed)
         shares = (self.random_share, self.repeat_share)
         if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"random_share and repeat_share are {shares}, expected shares of at most 1 together"
             )
 

@@ -13,9 +13,9 @@ from ecofm.artifact import Draft, write_text
 from ecofm.compare.agreement import (
     draw_agreement,
     measure_agreement,
-    tabulate_annotators,
     tabulate_disputes,
 )
+from ecofm.compare.annotators import BETTER, INTERVAL, describe_annotators, tabulate_annotators
 from ecofm.compare.consensus import ConsensusConfig, fit_answers, tabulate
 from ecofm.compare.exchange import hash_comparisons, read_comparisons
 from ecofm.compare.graph import build_order, explain_contradictions
@@ -65,25 +65,30 @@ def write_report(
     }
     order = build_order(answers)
     pictures = {"levels": draw_levels(consensus, config.interval)}
-    if 2 <= len(tables["annotators"]) <= MAX_ANNOTATORS:
+    # Who only skipped is in the table, and agrees with nobody.
+    if 2 <= len(crowd.voices.annotators) <= MAX_ANNOTATORS:
         pictures["agreement"] = draw_agreement(tables["agreement"])
     if len(order.names) <= MAX_NODES:
         pictures["hasse"] = draw_hasse(order, "Who stands above whom, by majority")
     contradictions = explain_contradictions(answers)
+    sentences = describe_annotators(tables["annotators"])
     with draft as folder:
         for name, table in tables.items():
             write_table(table, folder / f"{name}.csv")
         for name, picture in pictures.items():
             picture.savefig(folder / f"{name}.png", dpi=DPI)
-        text = describe(len(answers), tables, contradictions, list(pictures), config)
+        text = describe(len(answers), tables, contradictions, sentences, list(pictures), config)
         write_text(folder / "report.md", text)
         draft.extra = {
             "n_comparisons": len(answers),
             "n_items": len(consensus),
             "n_annotators": len(tables["annotators"]),
+            "n_doubtful": int((tables["annotators"]["verdict"] != BETTER).sum()),
             "n_disputes": len(tables["disputes"]),
             "n_contradictions": len(contradictions),
         }
+    for sentence in sentences:
+        warn(sentence)
     return out
 
 
@@ -91,6 +96,7 @@ def describe(
     n_answers: int,
     tables: dict[str, pd.DataFrame],
     contradictions: list[str],
+    sentences: list[str],
     pictures: list[str],
     config: ConsensusConfig,
 ) -> str:
@@ -101,7 +107,8 @@ def describe(
         "# What people agree on",
         "",
         f"{n_answers} comparisons of {len(consensus)} items by {len(annotators)} annotator(s).",
-        f"Intervals hold {config.interval:.0%} of the posterior.",
+        f"Intervals of levels hold {config.interval:.0%} of the posterior; those of an annotator's "
+        f"agreement with the others hold it in {INTERVAL:.0%} of cases.",
     ]
     if len(tau):
         lines.append(
@@ -111,12 +118,13 @@ def describe(
         )
     lines += ["", *(f"![{name}]({name}.png)" for name in pictures), "", "## Contradictions", ""]
     lines += [f"- {escape(sentence)}" for sentence in contradictions[:50]] or ["None."]
-    for title, name, n_rows in (
-        ("Levels", "consensus", 100),
-        ("Annotators", "annotators", 100),
-        ("In dispute", "disputes", 20),
+    who = [*(f"- {escape(sentence)}" for sentence in sentences), ""]
+    for title, name, n_rows, words in (
+        ("Annotators", "annotators", 100, who),
+        ("Levels", "consensus", 100, []),
+        ("In dispute", "disputes", 20, []),
     ):
-        lines += ["", f"## {title}", "", *to_markdown(tables[name].head(n_rows))]
+        lines += ["", f"## {title}", "", *words, *to_markdown(tables[name].head(n_rows))]
         rest = len(tables[name]) - n_rows
         lines += ["", f"{rest} more in {name}.csv."] if rest > 0 else []
     return "\n".join(lines) + "\n"

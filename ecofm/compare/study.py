@@ -6,9 +6,17 @@ publish theirs; what follows from its lines by closure is compared too.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from ecofm.compare.comparison import Comparison, check_text, normalize_item, quote
+from ecofm.compare.answers import Answers
+from ecofm.compare.comparison import (
+    Comparison,
+    normalize_item,
+    normalize_name,
+    quote,
+    refuse_decimals,
+)
 from ecofm.compare.graph import Order, build_order, close, condense, find_components, reduce_edges
 from ecofm.errors import ComparisonError
 
@@ -17,14 +25,15 @@ MAX_ITEMS = 1000
 HOW_TO = "write one 'lower<higher' or one tier 'a=b=c' a line"
 
 
-def read_study(path: Path, text: str) -> list[Comparison]:
+def read_study(path: Path, text: str) -> Answers:
     """Return the comparisons that follow from an ordering file; the annotator is the file's stem.
 
-    Items that no chain of lines connects give none. Raises ComparisonError naming file and line,
-    or the items of a contradiction.
+    Items that no chain of lines connects give none. Raises ComparisonError naming the items of a
+    contradiction, or when the file names fewer than two items or too many.
     """
-    annotator = check_text(path.stem, f"{path}: the annotator's name")
-    tiers, steps = _parse(path, text)
+    answers = Answers(path, "study")
+    annotator = normalize_name(path.stem, f"{path}: the annotator's name")
+    tiers, steps = _parse(answers, text)
     tier_of = {name: place for place, tier in enumerate(tiers) for name in tier}
     edges = [(tier_of[upper], tier_of[lower]) for lower, upper in steps]
     below: list[list[int]] = [[] for _ in tiers]
@@ -38,31 +47,30 @@ def read_study(path: Path, text: str) -> list[Comparison]:
         found = Order(own, {edge: [annotator] for edge in edges}).explain_cycles()
         why = found[0] if found else f"item {quote(loops[0])} is below its own equal."
         raise ComparisonError(f"{path} contradicts itself; correct a line. {why}")
-    rows = []
+    rows = answers.rows
     for place, reach in enumerate(close(below)):
         tier = tiers[place]
         rows += [Comparison(annotator, a, b, "tie") for i, a in enumerate(tier) for b in tier[:i]]
         for lower in range(len(tiers)):
             if reach >> lower & 1:
                 rows += [Comparison(annotator, a, b, "left") for a in tier for b in tiers[lower]]
-    return rows
+    return answers
 
 
-def _parse(path: Path, text: str) -> tuple[list[list[str]], list[tuple[str, str]]]:
+def _parse(answers: Answers, text: str) -> tuple[list[list[str]], list[tuple[str, str]]]:
     """Return the tiers, every item in one, and the steps (lower, higher)."""
+    refuse_decimals(answers.path, re.split("[<>=\n]", text))
     tier_of: dict[str, list[str]] = {}
     steps: list[tuple[str, str]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        is_step = line.count("<") == 1 and "=" not in line
-        names = line.split("<") if is_step else line.split("=")
-        if len(names) < 2 or any(not name.strip() or set(name) & set("<>") for name in names):
-            raise ComparisonError(f"{path}, line {number}: found {quote(line)}; {HOW_TO}.")
         try:
-            names = [normalize_item(name) for name in names]
+            is_step, names = _parse_line(line)
         except ComparisonError as error:
-            raise ComparisonError(f"{path}, line {number}: {error}") from error
+            answers.reject(f"line {number}", error)
+            continue
+        answers.n_good += 1
         if is_step:
             steps.append((names[0], names[1]))
         joined = [] if is_step else names
@@ -73,12 +81,21 @@ def _parse(path: Path, text: str) -> tuple[list[list[str]], list[tuple[str, str]
                 tier_of[joined[0]] += tier_of[name]
                 for other in tier_of[name]:
                     tier_of[other] = tier_of[joined[0]]
-    if not 2 <= len(tier_of) <= MAX_ITEMS:
+    if len(tier_of) > MAX_ITEMS or (len(tier_of) < 2 and not answers.rejected):
         raise ComparisonError(
-            f"{path} names {len(tier_of)} item(s), expected 2 to {MAX_ITEMS}; {HOW_TO}."
+            f"{answers.path} names {len(tier_of)} item(s), expected 2 to {MAX_ITEMS}; {HOW_TO}."
         )
     tiers = list({id(tier): tier for tier in tier_of.values()}.values())
     return tiers, steps
+
+
+def _parse_line(line: str) -> tuple[bool, list[str]]:
+    """Return whether a line is a step, `lower<higher`, and the names in it."""
+    is_step = line.count("<") == 1 and "=" not in line
+    names = line.split("<") if is_step else line.split("=")
+    if len(names) < 2 or any(not name.strip() or set(name) & set("<>") for name in names):
+        raise ComparisonError(f"found {quote(line)}; {HOW_TO}.")
+    return is_step, [normalize_item(name) for name in names]
 
 
 def write_study(rows: list[Comparison]) -> str:

@@ -1,161 +1,129 @@
-"""Tables of comparisons or orderings: CSV and Parquet, read with the line named, written whole."""
+"""Tables of comparisons or orderings: CSV and Parquet, read row by row, written whole."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ecofm.compare.comparison import COLUMNS, Comparison, check_comparison, quote
+from ecofm.compare.answers import Answers
+from ecofm.compare.comparison import COLUMNS, check_comparison, quote, refuse_decimals
+from ecofm.compare.labelstudio import FLAT_KEYS, read_flat
 from ecofm.compare.orderings import expand_ordering
 from ecofm.errors import ComparisonError
+from ecofm.tables import column_name, read_records, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ORDERING_COLUMNS = ("annotator", "ordering")
+    from ecofm.compare.comparison import Comparison
+
+KINDS = {"comparison": COLUMNS, "ordering": ("annotator", "ordering"), "labelstudio": FLAT_KEYS}
+"""The kinds of tables, and the columns by which each is known."""
 EXPECTED = "expected annotator,left,right,outcome or annotator,ordering"
 PARQUET_MAGIC = b"PAR1"
+BETWEEN = re.compile("[<>=]")
 
-Line = tuple[int, Sequence[str]]
-"""Line number in the file (of a Parquet file: row number from 1), and the fields."""
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return a file's content; raises ComparisonError when it is missing, empty or no file."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ComparisonError(
-            f"{path} cannot be read ({error.strerror}); give a CSV or Parquet file with columns "
-            "annotator,left,right,outcome or annotator,ordering, or a comparison store."
-        ) from error
-    if not content:
-        raise ComparisonError(f"{path} is empty, {EXPECTED}; give a file with answers in it.")
-    return content
+Line = tuple[str, Sequence[str], str | None]
+"""Where it stands, such as `line 7`, its fields, and what is wrong with their number."""
 
 
-def read_table(path: Path) -> tuple[str, list[Comparison]]:
-    """Return the kind of a CSV or Parquet file, `comparison` or `ordering`, and its comparisons.
+def read_text_table(path: Path, text: str) -> Answers:
+    """Return the answers of a CSV file, line by line.
 
-    Orderings are expanded. Raises ComparisonError naming the file and the line of the first
-    fault.
+    Raises ComparisonError or EcofmError when its columns are of no kind, or its quotes are broken.
     """
-    content = read_bytes(path)
-    parquet = content.startswith(PARQUET_MAGIC)
-    lines = read_parquet(path, content) if parquet else read_csv(path, content)
-    kind, places = find_columns(path, next(lines)[1])
-    rows: list[Comparison] = []
-    for number, fields in lines:
-        cells = [fields[place] for place in places]
-        try:
-            if kind == "ordering":
-                rows += expand_ordering(cells[0], cells[1])
-            else:
-                rows.append(check_comparison(cells[0], cells[1], cells[2], cells[3]))
-        except ComparisonError as error:
-            raise ComparisonError(
-                f"{path}, {'row' if parquet else 'line'} {number}: {error}"
-            ) from error
-    if not rows:
-        raise ComparisonError(f"{path} has a header and no answers; give a file with answers.")
-    return kind, rows
+    records = read_records(path, text)
+    kind, places = find_columns(f"{path}, line {records.head}", records.names)
+    lines: list[Line] = []
+    for number, cells in records.rows:
+        fault = records.misfit(cells)
+        # Spreadsheets leave out the blank fields at a line's end: no harm where nothing is read.
+        is_short = len(cells) < len(records.names) and len(cells) > max(places)
+        lines.append((f"line {number}", cells, None if is_short else fault))
+    return _read_lines(Answers(path, kind), records.names, places, lines)
 
 
-def find_columns(path: Path, header: Sequence[str]) -> tuple[str, list[int]]:
+def read_parquet_table(path: Path) -> Answers:
+    """Return the answers of a Parquet file, row by row; raises as `read_text_table` does."""
+    table = read_table(path)
+    kind, places = find_columns(str(path), table.columns)
+    _check_types(path, [table.columns[place] for place in places])
+    lines = [(f"row {number}", cells, None) for number, cells in table.rows(table.columns)]
+    return _read_lines(Answers(path, kind), table.columns, places, lines)
+
+
+def _read_lines(
+    answers: Answers, names: Sequence[str], places: list[int], lines: Iterable[Line]
+) -> Answers:
+    """Take the answer of each line; one without any text at the places says nothing."""
+    known = [column_name(name) for name in names]
+    items: list[str] = []
+    for place, cells, fault in lines:
+        if fault:
+            answers.reject(place, ComparisonError(fault))
+            continue
+        own = [cells[number] for number in places]
+        if not any(cell.strip() for cell in own):
+            continue
+        items += BETWEEN.split(own[1]) if answers.kind == "ordering" else own[1:3]
+        if answers.kind == "labelstudio":
+            answers.take(place, partial(read_flat, dict(zip(known, cells, strict=False))))
+        elif answers.kind == "ordering":
+            answers.take(place, partial(expand_ordering, own[0], own[1]))
+        else:
+            answers.take(place, partial(_compare, own))
+    refuse_decimals(answers.path, items)
+    return answers
+
+
+def _compare(cells: list[str]) -> list[Comparison]:
+    return [check_comparison(*cells)]
+
+
+def find_columns(where: str, header: Sequence[str]) -> tuple[str, list[int]]:
     """Return what kind of table a header announces, and the places of its columns.
 
-    Further columns are allowed and not read. Raises ComparisonError when neither kind fits, both
-    do, or a column occurs twice.
+    `where` names the file and line in errors. Blanks and capitals in names count for nothing;
+    further columns are allowed and not read. Raises ComparisonError when no kind fits, several do,
+    or a column occurs twice.
     """
-    names = [name.strip() for name in header]
+    names = [column_name(name) for name in header]
     fitting = {
         kind: columns
-        for kind, columns in (("comparison", COLUMNS), ("ordering", ORDERING_COLUMNS))
+        for kind, columns in KINDS.items()
         if all(names.count(column) == 1 for column in columns)
     }
+    if "comparison" in fitting:
+        fitting.pop("labelstudio", None)
     if len(fitting) != 1:
-        found = quote(",".join(names))
+        found = quote(",".join(name.strip() for name in header))
         raise ComparisonError(
-            f"{path}, line 1: the columns are {found}, {EXPECTED}; correct the first line."
+            f"{where}: the columns are {found}, {EXPECTED}; write these names, each once, in the "
+            "first line."
         )
     ((kind, columns),) = fitting.items()
     return kind, [names.index(column) for column in columns]
 
 
-def decode(path: Path, content: bytes) -> str:
-    """Return UTF-8 text, with or without a byte order mark; raises ComparisonError otherwise."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        raise ComparisonError(
-            f"{path}, line {number}: byte 0x{content[error.start]:02x} is not UTF-8; "
-            "save the file in UTF-8."
-        ) from error
-
-
-def read_csv(path: Path, content: bytes) -> Iterator[Line]:
-    """Yield the header and each line that is not blank; UTF-8, with or without a byte order mark.
-
-    Raises ComparisonError for other encodings, broken quotes, fields over csv's 131,072
-    characters, and lines with another number of fields than the header.
-    """
-    reader = csv.reader(io.StringIO(decode(path, content), newline=""), strict=True)
-    n_fields = 0
-    try:
-        for fields in reader:
-            if not fields:
-                continue
-            n_fields = n_fields or len(fields)
-            if len(fields) != n_fields:
-                raise ComparisonError(
-                    f"{path}, line {reader.line_num}: found {len(fields)} fields, expected "
-                    f"{n_fields} as in the first line; correct the line."
-                )
-            yield reader.line_num, fields
-    except csv.Error as error:
-        raise ComparisonError(
-            f"{path}, line {reader.line_num}: this is not CSV ({error}); correct the line."
-        ) from error
-    if not n_fields:
-        raise ComparisonError(f"{path} has only blank lines, {EXPECTED}; give another file.")
-
-
-def read_parquet(path: Path, content: bytes) -> Iterator[Line]:
-    """Yield the header and each row; text and integer columns, no missing values.
-
-    Raises ComparisonError for damaged files and for columns of other types.
-    """
+def _check_types(path: Path, names: list[str]) -> None:
+    """Raise ComparisonError unless columns of a Parquet file hold text or numbers."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(pa.BufferReader(content))
-        names = file.schema_arrow.names
-        yield 1, names
-        _, places = find_columns(path, names)
-        table = file.read([names[place] for place in places])
-    except (pa.ArrowException, OSError) as error:
-        raise ComparisonError(
-            f"{path} cannot be read as Parquet ({str(error)[:100]}); export it again."
-        ) from error
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        if not (is_text or pa.types.is_integer(kind)) or column.null_count:
-            found = "missing values" if column.null_count else str(kind)
+    schema = pq.read_schema(path)
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer,
+                 pa.types.is_floating, pa.types.is_null)  # fmt: skip
+        if " ".join(field.name.split()) in names and not any(test(kind) for test in tests):
             raise ComparisonError(
-                f"{path}: column {quote(name)} holds {found}, expected text in every row; "
+                f"{path}: column {quote(field.name)} holds {kind}, expected text or whole numbers; "
                 "correct the column."
             )
-        columns[name] = [str(value) for value in column.to_pylist()]
-    blank = [""] * table.num_rows
-    yield from enumerate(zip(*(columns.get(name, blank) for name in names), strict=True), start=1)
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> None:

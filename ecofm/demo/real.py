@@ -15,12 +15,13 @@ from ecofm.benchmark.report import summary_table
 from ecofm.cluster import ClusterConfig, cluster
 from ecofm.compare import read_comparisons, write_consensus
 from ecofm.compare.orderings import normalize_item
+from ecofm.contrast import name_colours
 from ecofm.demo.answers import collect_comparisons
 from ecofm.demo.page import Page
 from ecofm.embed import embed
 from ecofm.errors import ComparisonError, EcofmError, SceneError
 from ecofm.maps.change import ChangeConfig, change
-from ecofm.maps.pictures import draw_scores, draw_true_colour
+from ecofm.maps.pictures import draw_imagery, draw_scores
 from ecofm.maps.scores import score
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.rank.heads import RankConfig
@@ -244,9 +245,8 @@ def draw_page(out: Path, archive: Archive, page: Page) -> None:
     scores = gpd.read_parquet(out / "scores" / "scores.parquet")
     first, last = archive.periods[0], archive.periods[-1]
     attribution = archive.attribution
-    page.add_figure(
-        "True colour", f"Imagery of {last}.", draw_true_colour(archive, last, "True colour")
-    )
+    colours = name_colours(archive.contract)
+    page.add_figure(colours, f"Imagery of {last}.", draw_imagery(archive, last))
     for period in archive.periods:
         page.add_figure(
             f"Score {period}",

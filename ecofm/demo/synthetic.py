@@ -20,7 +20,7 @@ from ecofm.demo.page import Page, draw_overview
 from ecofm.embed import embed
 from ecofm.errors import EcofmError
 from ecofm.maps.change import ChangeConfig, change
-from ecofm.maps.pictures import draw_scores, draw_true_colour
+from ecofm.maps.pictures import draw_imagery, draw_scores
 from ecofm.maps.scores import score
 from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.rank.heads import RankConfig
@@ -193,9 +193,9 @@ def write_page(out: Path, country: CountryConfig) -> Path:
     )
     table = summary_table(out / "benchmark" / "report.json")
     page.add_text("Scores against the known truth, held-out districts", table)
-    true_colour = draw_true_colour(archive, last, f"True colour {last}")
+    imagery = draw_imagery(archive, last)
     scored = draw_scores(scores, last, f"Score {last}")
-    page.add_figure("True colour", f"Synthetic imagery, {last}.", true_colour)
+    page.add_figure("True colour", f"Synthetic imagery, {last}.", imagery)
     page.add_figure("Score", f"Development as the ranker scores it, {last}.", scored)
     page.add_clusters(out / "clusters", scores)
     page.add_figure(
@@ -204,7 +204,7 @@ def write_page(out: Path, country: CountryConfig) -> Path:
     )  # fmt: skip
     page.add_text("Scores against the synthetic census", check_census(out))
     page.write(out / "report.html")
-    draw_overview([true_colour, scored, out / "change" / "change.png"], out / "overview.png")
+    draw_overview([imagery, scored, out / "change" / "change.png"], out / "overview.png")
     print(table)
     say(f"{out / 'report.html'}: the report, one file with its pictures inside")
     return out / "report.html"

@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from ecofm.artifact import Draft, hash_input, read_manifest
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
+from ecofm.meridian import cut_all
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
 Floats = NDArray[np.float64]
@@ -52,9 +54,9 @@ class ChangeConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
         if not 0 < self.false_discovery_rate < 1:
-            raise ValueError(f"false_discovery_rate is {self.false_discovery_rate}: give 0 to 1.")
+            raise UsageError(f"false_discovery_rate is {self.false_discovery_rate}: give 0 to 1.")
         if self.min_cells < 10:
-            raise ValueError(f"min_cells is {self.min_cells}: at least 10 cells give a scale.")
+            raise UsageError(f"min_cells is {self.min_cells}: at least 10 cells give a scale.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +154,7 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     read_manifest(folder, "scores")
     path = folder / "scores.parquet"
     try:
-        table = gpd.read_parquet(path)
+        table = cut_all(gpd.read_parquet(path))
     except (OSError, ValueError) as error:
         raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
     broken = table[~np.isfinite(table["score"].to_numpy(np.float64))]
@@ -166,8 +168,10 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     twice = table[table.duplicated(["cell_id", "period"])]
     if len(twice):
         raise EcofmError(
-            f"{path} scores cell {twice['cell_id'].iloc[0]} twice in period "
-            f"{twice['period'].iloc[0]}; run `ecofm score` again."
+            f"{path} scores {len(twice)} cells twice, first {twice['cell_id'].iloc[0]} in period "
+            f"{twice['period'].iloc[0]}; run `ecofm score` with embeddings of other tiles only "
+            "(it names the --embeddings that share tiles), or tile the scenes of all into one "
+            "archive (`ecofm tile SCENES... --out DIR`) and embed and score that."
         )
     return table
 
@@ -179,7 +183,7 @@ def pair_cells(
 
     Raises EcofmError for unknown or equal periods and fewer than `min_cells` common cells.
     """
-    periods = sorted(table["period"].unique())
+    periods = sort_periods(table["period"])
     for period in (from_period, to_period):
         if period not in periods:
             raise EcofmError(

@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ecofm.contrast import Bands, draw_colours, find_limits, name_colours, pick_bands
 from ecofm.errors import EcofmError
 from ecofm.maps.pictures import (
     DPI,
-    find_limits,
     finish_map,
     keep_one_zone,
     pick_period,
     place_cells,
-    scale_to_bytes,
     shrink_tile,
     start_map,
 )
@@ -47,7 +46,7 @@ def pick_periods(archive: Archive) -> list[str]:
 
 
 def draw_contact_sheet(archive: Archive) -> Image.Image:
-    """Return tiles of each period under its name, one contrast for all.
+    """Return tiles of each period under its name, in the contrast of all pictures.
 
     Rows are chosen evenly from the index, so the same cells stand below each other where the
     periods have the same cells.
@@ -55,16 +54,11 @@ def draw_contact_sheet(archive: Archive) -> Image.Image:
     periods = pick_periods(archive)
     n_rows = SHEET_ROWS if len(periods) > 1 else 2 * SHEET_ROWS
     chosen = {p: _evenly(archive, p, n_rows * SHEET_COLUMNS) for p in periods}
-    bands = list(archive.contract.true_colour())
+    bands = pick_bands(archive.contract)
+    limits, colours = find_limits(archive.contract, bands), name_colours(archive.contract)
     images = {
         period: [_thumbnail(archive, n, bands) for n in places] for period, places in chosen.items()
     }
-    # The median of the periods' limits: one cloudy date must not make the others black.
-    seen = [
-        find_limits(np.concatenate([mean[:, share > 0] for mean, share in found], axis=1))
-        for found in images.values()
-    ]
-    limits = tuple(np.median(seen, axis=0).tolist())
     heights = [
         LABEL_PX + -(-len(found) // SHEET_COLUMNS) * THUMBNAIL_PX for found in images.values()
     ]
@@ -72,11 +66,10 @@ def draw_contact_sheet(archive: Archive) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     top = 0
     for (period, found), height in zip(images.items(), heights, strict=True):
-        pen.text(
-            (2, top + 1), f"{period}: {len(found)} of {_count(archive, period)} tiles", "black"
-        )
+        n_tiles = _count(archive, period)
+        pen.text((2, top + 1), f"{period}: {len(found)} of {n_tiles} tiles, {colours}", "black")
         for place, (mean, share) in enumerate(found):
-            pixels = scale_to_bytes(mean, limits[0], limits[1])
+            pixels = draw_colours(mean, limits)
             pixels[share == 0] = (255, 0, 255)  # nodata is told from black
             row, column = divmod(place, SHEET_COLUMNS)
             corner = (column * THUMBNAIL_PX, top + LABEL_PX + row * THUMBNAIL_PX)
@@ -96,10 +89,10 @@ def _evenly(archive: Archive, period: str, n: int) -> list[int]:
 
 
 def _thumbnail(
-    archive: Archive, tile_index: int, bands: list[int]
+    archive: Archive, tile_index: int, bands: Bands
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     pixels, valid = archive.read(tile_index)
-    return shrink_tile(pixels[bands], valid, min(THUMBNAIL_PX, *valid.shape))
+    return shrink_tile(pixels[list(bands)], valid, min(THUMBNAIL_PX, *valid.shape))
 
 
 def draw_valid_share(archive: Archive) -> Figure:

@@ -16,10 +16,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ecofm.contrast import draw_colours, find_limits, name_colours, pick_bands
 from ecofm.errors import EcofmError
 from ecofm.grid import UTM_LATITUDES
-from ecofm.meridian import join, middles
-from ecofm.types import Contract, say
+from ecofm.meridian import cut_all, join_all, middles
+from ecofm.tiles.periods import sort_periods
+from ecofm.types import say
 
 if TYPE_CHECKING:
     from ecofm.tiles.archive import Archive
@@ -30,7 +32,7 @@ CHANGE_COLOURS = "PuOr_r"
 FADED = 0.25
 """Share of the colour that changes keep which cannot be told from noise."""
 ROBUST_PERCENT = (2.0, 98.0)
-"""Percentiles that colours and contrast are stretched between."""
+"""Percentiles that the colours of maps run between."""
 FARTHEST_UTM_DEGREES = 6.0
 FARTHEST_AZIMUTHAL_DEGREES = 60.0
 """From the middle of a map; what lies farther needs another projection."""
@@ -91,22 +93,22 @@ def draw_change(
     return figure
 
 
-def draw_true_colour(
-    archive: Archive, period: str, title: str, attribution: str = "", max_px: int = 1600
+def draw_imagery(
+    archive: Archive, period: str, attribution: str = "", max_px: int = 1600
 ) -> Figure:
-    """Return the true-colour mosaic of one period as a map, axes in km."""
-    image = true_colour_mosaic(archive, period, max_px)
+    """Return the mosaic of one period as a map, axes in km; the title says which colours it has."""
+    image = imagery_mosaic(archive, period, max_px)
     rows = pick_period(archive.index, period)
     west, south, east, north = place_cells(keep_one_zone(rows)[0]).total_bounds
-    figure, axes = start_map(title, attribution)
+    figure, axes = start_map(f"{name_colours(archive.contract)} {period}", attribution)
     axes.imshow(image, extent=(0, east - west, 0, north - south), interpolation="nearest")
     return figure
 
 
-def true_colour_mosaic(
+def imagery_mosaic(
     archive: Archive, period: str, max_px: int
 ) -> NDArray[np.uint8]:  # height, width, RGBA
-    """Return the tiles of one period beside each other, one contrast stretch for all.
+    """Return the tiles of one period beside each other, in the contrast of all pictures.
 
     uint8 (height, width, RGBA), north up, at most `max_px` a side, alpha 0 where nothing is
     valid. Tiles are averaged down as they are read, so memory is bounded by `max_px`; of more
@@ -121,15 +123,19 @@ def true_colour_mosaic(
     shape = (places.max(axis=0) // stride + 1) * cell_px
     mosaic = np.zeros((3, *shape), dtype=np.float32)
     share = np.zeros(shape, dtype=np.float32)
-    bands = list(archive.contract.true_colour())
+    bands = pick_bands(archive.contract)
     for tile_index, (row, column) in zip(rows["tile_index"], places, strict=True):
         if row % stride or column % stride:
             continue
         pixels, valid = archive.read(int(tile_index))
         top, left = row // stride * cell_px, column // stride * cell_px
         window = (slice(top, top + cell_px), slice(left, left + cell_px))
-        mosaic[:, *window], share[window] = shrink_tile(pixels[bands], valid, cell_px)
-    return stretch_mosaic(mosaic, share > 0)
+        mosaic[:, *window], share[window] = shrink_tile(pixels[list(bands)], valid, cell_px)
+    image = np.zeros((*shape, 4), dtype=np.uint8)
+    image[..., :3] = draw_colours(mosaic, find_limits(archive.contract, bands))
+    image[..., 3] = 255
+    image[share == 0] = 0
+    return image
 
 
 def shrink_tile(
@@ -149,52 +155,11 @@ def shrink_tile(
     return mean, (count / add_blocks(np.ones_like(weight))).astype(np.float32)
 
 
-def stretch_mosaic(
-    mosaic: NDArray[np.float32], filled: NDArray[np.bool_]
-) -> NDArray[np.uint8]:  # height, width, RGBA
-    """Return uint8 RGBA; one stretch for the three bands keeps their hue."""
-    low, high = find_limits(mosaic[:, filled])
-    image = np.zeros((*filled.shape, 4), dtype=np.uint8)
-    image[..., :3] = scale_to_bytes(mosaic, low, high)
-    image[..., 3] = np.where(filled, 255, 0)
-    image[~filled] = 0
-    return image
-
-
-def stretch_true_colour(
-    pixels: NDArray[np.generic], contract: Contract, limits: tuple[float, float] | None = None
-) -> NDArray[np.uint8]:
-    """Return one tile, (band, height, width) as stored, as uint8 (height, width, RGB).
-
-    `limits` are the stored numbers shown as black and white; None takes the 2nd and 98th
-    percentile of the tile's numbers inside the contract's valid range.
-    """
-    colour = pixels[list(contract.true_colour())].astype(np.float32)
-    if limits is None:
-        low, high = contract.valid_range
-        limits = find_limits(colour[(colour >= low) & (colour <= high)])
-    return scale_to_bytes(colour, *limits)
-
-
-def find_limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the robust smallest and largest value; (0, 1) of nothing."""
-    if values.size == 0:
-        return 0.0, 1.0
-    low, high = np.percentile(values, ROBUST_PERCENT)
-    return float(low), float(max(high, low + 1e-6))
-
-
-def scale_to_bytes(colour: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """Return (height, width, RGB) bytes of (RGB, height, width) numbers."""
-    scaled = np.clip((colour - low) / (high - low), 0, 1)
-    return np.asarray(np.rint(scaled.transpose(1, 2, 0) * 255), dtype=np.uint8)
-
-
 def pick_period(table: gpd.GeoDataFrame, period: str) -> gpd.GeoDataFrame:
     """Return the rows of one period with `tile_index`, their place in the table."""
     picked = table.assign(tile_index=np.arange(len(table)))[(table["period"] == period).to_numpy()]
     if picked.empty:
-        periods = ", ".join(sorted(table["period"].unique()))
+        periods = ", ".join(sort_periods(table["period"]))
         raise EcofmError(f"there is no period {period}, only {periods}; choose one of these.")
     return picked
 
@@ -237,13 +202,12 @@ def place_cells(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     In the UTM zone of their middle; where some lie farther than 6 degrees from it, or the middle
     lies near a pole, in an equal-area projection about it, or, farther than 60, in Equal Earth.
     """
-    placed = table[table.geometry.notna()]
+    placed = cut_all(table[table.geometry.notna()])
     if placed.empty:
         raise EcofmError("no cell has a place on Earth: there is no map of chips.")
     crs = _choose_crs(middles(placed.geometry))
     if crs != EQUAL_EARTH:  # which ends at the 180th meridian, where outlines are cut
-        whole = [join(outline) for outline in placed.geometry]
-        placed = placed.set_geometry(gpd.GeoSeries(whole, index=placed.index, crs=placed.crs))
+        placed = placed.set_geometry(join_all(placed.geometry))
     projected = placed.to_crs(crs)
     left, bottom, _, _ = projected.total_bounds
     outlines = projected.geometry.affine_transform([1e-3, 0, 0, 1e-3, -left / 1e3, -bottom / 1e3])

@@ -26,7 +26,7 @@ STAC = {"stac_version": "1.1.0"}
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 DAYS = re.compile(r"[0-9]{4}(?:-Q[1-4]|-[0-9]{2}(?![0-9])(?:-[0-9]{2}(?![0-9]))?)?")
-"""A year, quarter, month or day; a range has two of them."""
+"""A year, quarter, month or day; a range (`2018--2019`) has two of them."""
 
 
 def write_collection(maps: Sequence[Map], folder: Path, attribution: str) -> None:

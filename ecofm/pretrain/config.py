@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ecofm import artifact
+from ecofm.errors import UsageError
 from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.encoders import EncoderConfig
 from ecofm.pretrain.method import MethodConfig
@@ -17,6 +18,7 @@ from ecofm.pretrain.record import OnCollapse
 from ecofm.pretrain.students import SimCLRConfig
 from ecofm.pretrain.views import ViewConfig
 from ecofm.tiles.pairs import PairConfig
+from ecofm.types import require_seed
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,13 +61,12 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.steps < 0 or self.batch_size < 2 or self.learning_rate <= 0:
-            raise ValueError("steps >= 0, batch_size >= 2 and learning_rate > 0 are needed.")
+            raise UsageError("steps >= 0, batch_size >= 2 and learning_rate > 0 are needed.")
         if self.accumulate < 1 or self.batch_size % self.accumulate or self.gradient_clip < 0:
-            raise ValueError(
+            raise UsageError(
                 "accumulate >= 1 that divides batch_size, and gradient_clip >= 0 are needed."
             )
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed {self.seed}: expected 0 to {2**32 - 1}.")
+        require_seed(self.seed)
 
 
 # No slots: the Hydra entry inherits from this class and PretrainConfig, and only one may have them.
@@ -112,7 +113,7 @@ class RunConfig:
         """Raise ValueError for values that cannot be used."""
         counts = (self.checkpoint_every, self.log_every, self.max_skipped, self.monitor_every)
         if self.threads < 0 or min(counts) < 1:
-            raise ValueError(
+            raise UsageError(
                 "threads >= 0, and checkpoint_every, log_every, max_skipped, monitor_every >= 1 "
                 "are needed."
             )

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ecofm import artifact
-from ecofm.errors import ArtifactError, ContractError
+from ecofm.errors import ArtifactError, ContractError, UsageError
 from ecofm.pretrain.views import measure_tiles
 from ecofm.pretrain.words import Words, fit_words, sample_patches
 from ecofm.tiles.archive import Archive
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
         self.backbone, self.backbone_dim = _build_backbone(config, len(contract.bands))
         self.use_channels_last(True)
         if config.words < 0 or config.words == 1:
-            raise ValueError(f"words {config.words}: expected 0, or 2 and more.")
+            raise UsageError(f"words {config.words}: expected 0, or 2 and more.")
         self.words = Words(len(contract.bands), config.words) if config.words else None
         self.subspaces = nn.ModuleDict()
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
@@ -117,7 +117,7 @@ class Encoder(nn.Module):
     def find_columns(self, name: str) -> slice:
         """Return where a part of an embedding stands; ValueError when the encoder has none."""
         if name not in self.columns:
-            raise ValueError(f"the encoder has no {name!r}; it has {', '.join(self.columns)}.")
+            raise UsageError(f"the encoder has no {name!r}; it has {', '.join(self.columns)}.")
         return slice(*self.columns[name])
 
     def use_channels_last(self, wanted: bool, *, weights: bool = True) -> None:
@@ -238,11 +238,11 @@ def _pool(stage: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
 def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int]:
     # timm also takes names that make it fetch from a hub or read any folder.
     if not timm.is_model(config.backbone) or ":" in config.backbone:
-        raise ValueError(f"backbone {config.backbone!r} is none of timm's; see timm.list_models().")
+        raise UsageError(f"backbone {config.backbone!r} is none of timm's; see timm.list_models().")
     if not 0 < config.width < 100:
-        raise ValueError(f"backbone width {config.width}: expected a share such as 0.5 or 2.")
+        raise UsageError(f"backbone width {config.width}: expected a share such as 0.5 or 2.")
     if not (0 <= config.dropout < 1 and 0 <= config.drop_path < 1):
-        raise ValueError("dropout and drop_path are shares: expected 0 and more, less than 1.")
+        raise UsageError("dropout and drop_path are shares: expected 0 and more, less than 1.")
     options: dict[str, Any] = {"in_chans": n_bands}
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
@@ -258,7 +258,7 @@ def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int
     try:
         model: Any = timm.create_model(config.backbone, **options)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"backbone {config.backbone!r} cannot be built by timm with {options}: {error}"
         ) from error
     if config.norm is Norm.group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from torch import Tensor
 
+from ecofm.contrast import draw_tile
 from ecofm.pretrain.module import ContrastiveModule
+from ecofm.pretrain.rendering import render_views
 from ecofm.tiles.loader import PairLoader
 
 N_PAIRS, PANEL_PX, GAP_PX, LABEL_PX = 8, 144, 4, 16
-DARKEST, BRIGHTEST = -2.0, 2.5
-"""What is drawn black and white, in standard deviations of a band."""
+Picture = NDArray[np.uint8]
 
 
 def draw_views(module: ContrastiveModule, picture: Path) -> None:
     """Draw the first pairs of step 0: both tiles whole, then every view that the method asks for.
 
-    True colour, one contrast for all. What differs between the views is what the encoder is
-    taught to look past.
+    In the contrast of all pictures; views are brought back to stored numbers for it, and what is
+    not valid is grey. What differs between the views is what the encoder is taught to look past.
     """
     parts = module.accumulate
     n_read = max(n for n in range(1, N_PAIRS * parts + 1) if module.batch_size % n == 0)
@@ -32,24 +33,45 @@ def draw_views(module: ContrastiveModule, picture: Path) -> None:
         batch_size=module.batch_size,
         seed=module.seed,
         world_size=module.batch_size // n_read,
+        pairs=module.pairs,
+        places=module.places,
     )
+    contract = module.method.encoder.contract
     batch: dict[str, Any] = next(iter(loader))
-    encoder = module.method.encoder
-    columns: list[tuple[str, Tensor]] = []
+    columns: list[tuple[str, list[Picture]]] = []
     with torch.no_grad():
         for tile in dict.fromkeys(tile for tile, _ in module.sources):
-            pixels, valid = (batch[name][tile][::parts] for name in ("pixels", "valid"))
-            columns.append((f"tile {tile + 1}", encoder.normalize(pixels, valid)))
+            pixels, valid = (batch[name][tile][::parts].numpy() for name in ("pixels", "valid"))
+            drawn = [draw_tile(*pair, contract) for pair in zip(pixels, valid, strict=True)]
+            columns.append((f"tile {tile + 1}", drawn))
         for number, (tile, stream) in enumerate(module.sources, start=1):
-            view = module.view(batch, 0, tile, stream, 0)
-            columns.append((f"view {number}, of tile {tile + 1}", view))
-    sheet = _lay_out(columns, list(encoder.contract.true_colour()))
+            drawn = _draw_view(module, batch, tile, stream)
+            columns.append((f"view {number}, of tile {tile + 1}", drawn))
+    sheet = _lay_out(columns)
     beside = picture.with_name(f".{picture.name}.partial")
     sheet.save(beside, format="png")
     beside.replace(picture)
 
 
-def _lay_out(columns: list[tuple[str, Tensor]], bands: list[int]) -> Image.Image:
+def _draw_view(
+    module: ContrastiveModule, batch: dict[str, Any], tile: int, stream: int
+) -> list[Picture]:
+    """Return the pictures of a view of each pair, in stored numbers again."""
+    encoder, parts = module.method.encoder, module.accumulate
+    pixels, valid = (batch[name][tile][::parts] for name in ("pixels", "valid"))
+    centre, spread = encoder.measure(pixels, valid)
+    stored = (module.view(batch, 0, tile, stream, 0) * spread + centre).numpy()
+    plain = replace(
+        module.draw(batch, 0, stream, 0),
+        mixing=torch.ones(len(pixels), 1, 1),
+        offset=torch.zeros(len(pixels), 1),
+        blur=torch.zeros(len(pixels)),
+    )
+    shown = render_views(valid[:, None].float(), plain, module.views.size_px)[:, 0].numpy() > 0.5
+    return [draw_tile(*pair, encoder.contract) for pair in zip(stored, shown, strict=True)]
+
+
+def _lay_out(columns: list[tuple[str, list[Picture]]]) -> Image.Image:
     side = PANEL_PX + GAP_PX
     n_rows = len(columns[0][1])
     sheet = Image.new("RGB", (len(columns) * side, LABEL_PX + n_rows * side), "white")
@@ -57,15 +79,8 @@ def _lay_out(columns: list[tuple[str, Tensor]], bands: list[int]) -> Image.Image
     for place, (title, images) in enumerate(columns):
         pen.text((place * side + 2, 2), title, "black")
         for row, image in enumerate(images):
-            panel = Image.fromarray(_to_bytes(image[bands])).resize(
+            panel = Image.fromarray(np.ascontiguousarray(image)).resize(
                 (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR
             )
             sheet.paste(panel, (place * side, LABEL_PX + row * side))
     return sheet
-
-
-def _to_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """Return a normalised image (band, height, width) as bytes (height, width, band)."""
-    shares = (image - DARKEST) / (BRIGHTEST - DARKEST)
-    bytes_: NDArray[np.uint8] = (shares.clamp(0, 1) * 255).byte().permute(1, 2, 0).numpy()
-    return bytes_

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ecofm.errors import UsageError
 from ecofm.pretrain.encoders import Encoder, Norm, use_group_norm
 from ecofm.pretrain.method import Method, MethodConfig
 from ecofm.pretrain.students import SimCLR, SimCLRConfig, VICReg, VICRegConfig
@@ -33,7 +34,7 @@ def method_name(config: MethodConfig) -> str:
     for name, kind in METHODS.items():
         if type(config) is kind:
             return name
-    raise ValueError(f"{type(config).__name__} is no method; choose {' or '.join(METHODS)}.")
+    raise UsageError(f"{type(config).__name__} is no method; choose {' or '.join(METHODS)}.")
 
 
 def build_method(config: MethodConfig, encoder: Encoder, *, distributed: bool = False) -> Method:

@@ -13,8 +13,9 @@ from torch.distributed.tensor import DTensor
 
 from ecofm.pretrain.devices import shard
 from ecofm.pretrain.method import Method
+from ecofm.pretrain.places import PlaceFinder
 from ecofm.pretrain.rendering import render_tiles
-from ecofm.pretrain.views import ViewConfig, draw_parameters
+from ecofm.pretrain.views import ViewConfig, ViewParameters, draw_parameters
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
 from ecofm.tiles.pairs import PairConfig
@@ -43,6 +44,8 @@ class ContrastiveModule(pl.LightningModule):
 
     step: Tensor
     skipped_in_a_row: Tensor
+    n_replaced: Tensor
+    """Pairs so far that others stood in for, because they showed too few valid pixels."""
 
     def __init__(
         self,
@@ -85,8 +88,12 @@ class ContrastiveModule(pl.LightningModule):
             self.sources = tuple((0, stream) for _, stream in method.sources)
         self.features: tuple[Tensor, Tensor] | None = None
         self.loader: PairLoader | None = None
+        self.places = PlaceFinder(
+            views, self.sources, seed=seed, n_global=batch_size, tile_px=archives[0].tile_px
+        )
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.register_buffer("skipped_in_a_row", torch.zeros((), dtype=torch.long))
+        self.register_buffer("n_replaced", torch.zeros((), dtype=torch.long))
 
     def configure_model(self) -> None:
         """Spread the parameters over the devices where the strategy has a mesh of them."""
@@ -104,6 +111,7 @@ class ContrastiveModule(pl.LightningModule):
             rank=self.global_rank,
             world_size=self.trainer.world_size,
             pairs=self.pairs,
+            places=self.places,
         )
         return self.loader
 
@@ -147,6 +155,10 @@ class ContrastiveModule(pl.LightningModule):
                     value.copy_(before[name])
             self.skipped_in_a_row += 1
         self.step.fill_(step + 1)
+        n_replaced = torch.tensor(int(batch["n_replaced"]), device=self.device)
+        if self.trainer.world_size > 1:
+            n_replaced = self.trainer.strategy.reduce(n_replaced, reduce_op="sum")
+        self.n_replaced += n_replaced
         # The record gives them to the loggers, by our own step.
         self.log_dict({"loss": loss, "gradient_norm": norm}, logger=False)
         self.log("learning_rate", self.rate(step), logger=False)
@@ -186,22 +198,27 @@ class ContrastiveModule(pl.LightningModule):
     def view(self, batch: dict[str, Any], step: int, tile: int, stream: int, part: int) -> Tensor:
         """Return a view of one tile of each pair of a part: (batch, band, size, size)."""
         encoder = self.method.encoder
-        share = batch["pixels"].shape[1]
         pixels, valid = (batch[name][tile][part :: self.accumulate] for name in ("pixels", "valid"))
         encoder.require_contract(pixels)
+        parameters = self.draw(batch, step, stream, part)
+        centre, spread = encoder.measure(pixels, valid)
+        return render_tiles(pixels, valid, centre, spread, parameters, self.views.size_px)
+
+    def draw(self, batch: dict[str, Any], step: int, stream: int, part: int) -> ViewParameters:
+        """Return how the views of a part lie, and what is done to their bands."""
+        _, share, n_bands, height, width = batch["pixels"].shape
         first = self.global_rank * share
-        parameters = draw_parameters(
+        return draw_parameters(
             self.views,
             seed=self.seed,
             step=step,
             view=stream,
             samples=slice(first + part, first + share, self.accumulate),
             n_global=self.batch_size,
-            n_bands=pixels.shape[1],
-            tile_px=(pixels.shape[2], pixels.shape[3]),
+            n_bands=n_bands,
+            tile_px=(height, width),
+            places=batch["places"][part :: self.accumulate],
         )
-        centre, spread = encoder.measure(pixels, valid)
-        return render_tiles(pixels, valid, centre, spread, parameters, self.views.size_px)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
 from ecofm.pretrain.encoders import Encoder
-from ecofm.tiles.scenes import band_name
+from ecofm.tiles.bands import band_name
 
 STEMS = ("conv1.weight", "patch_embed.proj.weight")
 HEADS = ("fc.", "head.", "classifier.")
@@ -31,7 +31,7 @@ def published_bands(weights: str) -> tuple[str, list[str]]:
         meta: dict[str, Any] = get_weight(weights).meta
         return str(meta["model"]), [str(band) for band in meta["bands"]]
     except (KeyError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"weights {weights!r} are none of torchgeo's; see torchgeo.models.list_models()."
         ) from error
 
@@ -49,7 +49,7 @@ def initialise(encoder: Encoder, weights: str, file: Path) -> None:
     """
     backbone, bands = published_bands(weights)
     if encoder.config.backbone != backbone or encoder.config.width != 1:
-        raise ValueError(
+        raise UsageError(
             f"{weights} are of {backbone} at width 1; give encoder.backbone={backbone} and "
             "encoder.width=1."
         )
@@ -80,7 +80,7 @@ def find_bands(wanted: Sequence[str], known: Sequence[str], weights: str) -> lis
     places = {canonical(band): place for place, band in enumerate(known)}
     missing = [band for band in wanted if canonical(band) not in places]
     if missing:
-        raise ValueError(f"{weights} know {', '.join(known)}, and not {', '.join(missing)}.")
+        raise UsageError(f"{weights} know {', '.join(known)}, and not {', '.join(missing)}.")
     return [places[canonical(band)] for band in wanted]
 
 

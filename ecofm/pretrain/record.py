@@ -125,6 +125,8 @@ class Record(pl.Callback):
             values = {name: float(value) for name, value in trainer.callback_metrics.items()}
             assert module.features is not None
             values |= judge(*module.features)
+            if n_replaced := int(module.n_replaced):
+                values["pairs_replaced"] = n_replaced
             if self.monitor and watched is not None:
                 values |= self.monitor.measure(watched)
             values = {name: value for name, value in values.items() if math.isfinite(value)}

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from ecofm import artifact
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
@@ -71,7 +72,7 @@ def pretrain(
     inputs = artifact.hash_inputs(archive=archives)
     init_file = Path(run.init_file) if run.init_file else None
     if (init_file is None) != (config.init_weights == ""):
-        raise ValueError("init_weights and init_file are given together, or neither is.")
+        raise UsageError("init_weights and init_file are given together, or neither is.")
     if init_file and init_file.is_file():
         inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
@@ -93,8 +94,8 @@ def pretrain(
             if config.steps:
                 # A second's work; a checkpoint has the same.
                 encoder.fit_words(opened, config.seed)
-            _warn_of_pairs(opened, config)
             module = _build_module(encoder, opened, config, run)
+            _warn_of_pairs(module, config)
             record = Record(
                 out,
                 checkpoint_every=run.checkpoint_every,
@@ -126,6 +127,7 @@ def pretrain(
     finally:
         torch.set_num_threads(torch_threads)
     if trainer.is_global_zero:
+        _say_replaced(module)
         if run.is_sharded and config.steps:
             # Its parameters are parts now; the checkpoint of the last step has them whole.
             encoder = Encoder(config.encoder, contract)
@@ -134,7 +136,7 @@ def pretrain(
         draft = artifact.Draft(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )
-        draft.extra = {"torch": torch.__version__, "recipe": recipe}
+        draft.extra = {"torch": torch.__version__, "recipe": recipe, **_count_pairs(module)}
         extra = {
             "steps": config.steps,
             "recipe": recipe,
@@ -152,7 +154,7 @@ def _build_module(
     encoder: Encoder, archives: list[Any], config: PretrainConfig, run: RunConfig
 ) -> ContrastiveModule:
     if config.batch_size % (run.n_devices * config.accumulate):
-        raise ValueError(
+        raise UsageError(
             f"batch_size {config.batch_size} is no multiple of {run.n_devices} devices times "
             f"accumulate {config.accumulate}."
         )
@@ -191,6 +193,23 @@ def _build_monitor(archives: list[Any], contract: Contract, run: RunConfig) -> M
     return Monitor(archives, contract, chips=chips, proxies=proxies)
 
 
+def _count_pairs(module: ContrastiveModule) -> dict[str, int]:
+    """Return how many pairs were seen, and how many of them stood in for others."""
+    return {
+        "n_pairs": int(module.step) * module.batch_size,
+        "n_pairs_replaced": int(module.n_replaced),
+    }
+
+
+def _say_replaced(module: ContrastiveModule) -> None:
+    counts = _count_pairs(module)
+    if counts["n_pairs_replaced"]:
+        say(
+            f"{counts['n_pairs_replaced']} of {counts['n_pairs']} pairs have no place where every "
+            f"view shows {module.views.min_valid_share:.0%} valid pixels; others stood in for them."
+        )
+
+
 def _make_room(out: Path, module: ContrastiveModule) -> None:
     """Sweep what a kill left half-written, and refuse a disk without room for checkpoints."""
     folder = out / "checkpoints"
@@ -203,10 +222,19 @@ def _make_room(out: Path, module: ContrastiveModule) -> None:
     require_room(folder, size * max(1, n_missing))
 
 
-def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
+def _warn_of_pairs(module: ContrastiveModule, config: PretrainConfig) -> None:
     loader = PairLoader(
-        archives, batch_size=config.batch_size, seed=config.seed, pairs=config.pairs
+        module.archives,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pairs=config.pairs,
+        places=module.places,
     )
+    if loader.n_left_out:
+        say(
+            f"{loader.n_left_out} of {loader.n_tiles} tiles have too few valid pixels for any view "
+            "and are in no pair."
+        )
     if not loader.has_temporal_pairs:
         what = "that may be paired" if config.pairs != PairConfig() else ""
         said = " ".join(f"no cell has two periods {what}".split())
@@ -216,24 +244,32 @@ def _warn_of_pairs(archives: list[Any], config: PretrainConfig) -> None:
 def _build_trainer(out: Path, run: RunConfig, loggers: Sequence[Any], record: Record) -> pl.Trainer:
     # Lightning announces devices and products; our own lines say what a run does.
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    return pl.Trainer(
-        accelerator=run.accelerator,
-        devices=run.devices,
-        num_nodes=run.nodes,
-        strategy=build_strategy(run.strategy, run.n_devices),
-        precision=run.precision,  # type: ignore[arg-type]
-        max_steps=-1,  # the record stops at our own count
-        max_epochs=-1,
-        logger=list(loggers) or False,
-        callbacks=[record],
-        plugins=[AtomicCheckpointIO()],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=run.log_every,
-        use_distributed_sampler=False,
-        default_root_dir=out,
-    )
+    given = {
+        name: getattr(run, name) for name in ("accelerator", "devices", "strategy", "precision")
+    }
+    try:
+        return pl.Trainer(
+            accelerator=run.accelerator,
+            devices=run.devices,
+            num_nodes=run.nodes,
+            strategy=build_strategy(run.strategy, run.n_devices),
+            precision=run.precision,  # type: ignore[arg-type]
+            max_steps=-1,  # the record stops at our own count
+            max_epochs=-1,
+            logger=list(loggers) or False,
+            callbacks=[record],
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=run.log_every,
+            use_distributed_sampler=False,
+            default_root_dir=out,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise UsageError(f"{told} cannot be used together here: {reason}") from error
 
 
 def _restore(module: ContrastiveModule, checkpoint: Path | None) -> None:

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor
+
+from ecofm.errors import UsageError
+
+Places = NDArray[np.float32]
+"""Where the views of each sample lie: (batch, 3), x and y from 0 to 1, and the share of their shift
+that is kept."""
 
 VIEW_STREAM = 1
 PLACE, BLUR = 2, 8
 """Streams of one step: views have 0, 1, 3 and 4, and their blur stands beside them."""
+N_UNIFORM = 8
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,6 +38,9 @@ class ViewConfig:
     """Largest number of view pixels for one tile pixel."""
     max_shift: float = 0.5
     """Largest distance between the two views' centres along each axis, in sides of a view."""
+    min_valid_share: float = 0.5
+    """Smallest share of valid pixels in a view: views lie where all of a pair have it. A pair
+    without such a place gives way to another; 0 takes what comes."""
     gain: float = 0.3
     """Each band is multiplied by exp(N(0, gain))."""
     offset: float = 0.3
@@ -51,9 +62,13 @@ class ViewConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.size_px < 8 or not 0 < self.min_zoom <= self.max_zoom:
-            raise ValueError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
+            raise UsageError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
         if not 0 <= self.blur_probability <= 1 or not 0 < self.max_blur_px < float("inf"):
-            raise ValueError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
+            raise UsageError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
+        if not 0 <= self.min_valid_share <= 1:
+            raise UsageError(
+                f"views need a min_valid_share from 0 to 1, and not {self.min_valid_share}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +101,16 @@ def draw_parameters(
     n_global: int,
     n_bands: int,
     tile_px: tuple[int, int],
+    places: Places | None = None,
 ) -> ViewParameters:
-    """Draw the affines and blur of a view for `samples`, a slice of the step's global batch."""
-    shared = _generator(seed, step, PLACE).random((n_global, 2), dtype=np.float32)[samples]
+    """Draw the affines and blur of a view for `samples`, a slice of the step's global batch.
+
+    `places` are where the views of each sample lie; None takes the first choice.
+    """
+    if places is None:
+        places = draw_places(seed, step, n_global)[samples]
     random = _generator(seed, step, view)
-    uniform = random.random((n_global, 8), dtype=np.float32)[samples]
+    uniform = random.random((n_global, N_UNIFORM), dtype=np.float32)[samples]
     normal = random.standard_normal((n_global, n_bands, n_bands + 2), dtype=np.float32)[samples]
     band_uniform = random.random((n_global, n_bands), dtype=np.float32)[samples]
     mixing, offset = _spectral(config, uniform, normal, band_uniform)
@@ -99,7 +119,7 @@ def draw_parameters(
     # From a tenth on: less is none, and its kernel too narrow to be written down.
     sigma = np.where(is_sharp, 0, config.max_blur_px * (0.1 + 0.9 * blur[:, 1]))
     return ViewParameters(
-        torch.from_numpy(_spatial(config, shared, uniform, tile_px)),
+        torch.from_numpy(_spatial(config, places, uniform, tile_px)),
         torch.from_numpy(mixing),
         torch.from_numpy(offset),
         torch.from_numpy(sigma.astype(np.float32)),
@@ -111,17 +131,36 @@ def _generator(seed: int, step: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
 
 
-def _spatial(
-    config: ViewConfig, shared: np.ndarray, uniform: np.ndarray, tile_px: tuple[int, int]
-) -> np.ndarray:
-    """Return crop, zoom, quarter turn and flip as one affine: (batch, 2, 3)."""
-    n = len(uniform)
+def draw_places(seed: int, step: int, n_global: int, stream: int = PLACE) -> Places:
+    """Return the first choice of where the views of each sample lie: (n_global, 3)."""
+    drawn = _generator(seed, step, stream).random((n_global, 2), dtype=np.float32)
+    return np.pad(drawn, ((0, 0), (0, 1)), constant_values=1)
+
+
+def draw_uniform(seed: int, step: int, view: int, n_global: int) -> NDArray[np.float32]:
+    """Return what decides how a view lies around its place: (n_global, N_UNIFORM)."""
+    return _generator(seed, step, view).random((n_global, N_UNIFORM), dtype=np.float32)
+
+
+def lay_views(
+    config: ViewConfig, places: Places, uniform: NDArray[np.float32], tile_px: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the centres and half extents (batch, 2) of views, from -1 to 1 over the tile."""
     log_zoom = np.log([config.min_zoom, config.max_zoom])
     zoom = np.exp(log_zoom[0] + uniform[:, 0] * (log_zoom[1] - log_zoom[0]))
     span = np.minimum(config.size_px / zoom[:, None] / np.array(tile_px[::-1]), 1.0)
     # Both views lie around one place; normalised coordinates run from -1 to 1 over the tile.
-    shift = (uniform[:, 1:3] * 2 - 1) * config.max_shift * span
-    centre = np.clip((shared * 2 - 1) * (1 - span) + shift, span - 1, 1 - span)
+    shift = (uniform[:, 1:3] * 2 - 1) * config.max_shift * span * places[:, 2:]
+    centre = np.clip((places[:, :2] * 2 - 1) * (1 - span) + shift, span - 1, 1 - span)
+    return centre, span
+
+
+def _spatial(
+    config: ViewConfig, places: Places, uniform: NDArray[np.float32], tile_px: tuple[int, int]
+) -> np.ndarray:
+    """Return crop, zoom, quarter turn and flip as one affine: (batch, 2, 3)."""
+    n = len(uniform)
+    centre, span = lay_views(config, places, uniform, tile_px)
     turn = np.floor(uniform[:, 3] * 4) * (np.pi / 2)
     flip = np.where(uniform[:, 4] < 0.5, -1.0, 1.0)
     affine = np.zeros((n, 2, 3), np.float32)

@@ -26,19 +26,21 @@ from torch.nn.utils.parametrize import (
 
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import embed, require_tiles_once
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
+from ecofm.pretrain.places import PlaceFinder
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.items import ItemPairs, number_cells, pair_items, read_members
+from ecofm.rank.items import ItemPairs, number_cells, pair_items
 from ecofm.rank.losses import davidson
 from ecofm.rank.run import rank
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
-from ecofm.types import Progress, say
+from ecofm.types import Progress, require_seed, say
 
 Tile = tuple[Pixels, Valid]
 
@@ -79,9 +81,10 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         few = min(self.steps, self.pairs, self.exemplars, self.lora_rank) < 1
         if few or self.learning_rate <= 0 or self.consistency < 0:
-            raise ValueError(
+            raise UsageError(
                 "steps, pairs, exemplars, lora_rank >= 1, learning_rate > 0, consistency >= 0 are "
                 "needed."
             )
@@ -285,6 +288,10 @@ def _render(
 ) -> list[Tensor]:
     """Return a rendering of each tile of the pairs, of one crop: (batch, band, size, size) each."""
     shape = tiles[0][0][0].shape
+    finder = PlaceFinder(
+        config.views, ((0, 0), (1, 0)), seed=config.seed, n_global=len(tiles), tile_px=shape[1:]
+    )
+    places = finder.at(step).choose([[valid for _, valid in pair] for pair in tiles])
     drawn = [
         draw_parameters(
             config.views,
@@ -295,6 +302,7 @@ def _render(
             n_global=len(tiles),
             n_bands=shape[0],
             tile_px=(shape[1], shape[2]),
+            places=places,
         )
         for view in range(2)
     ]

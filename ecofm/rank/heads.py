@@ -17,10 +17,12 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ecofm.errors import UsageError
 from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.items import ItemFeatures, Matrix
 from ecofm.rank.losses import Floats, Levels, Loss, LossName, Said
+from ecofm.types import require_seed
 
 HIDDEN = 8
 
@@ -65,12 +67,15 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.n_heads < 2 or self.components < 1 or not self.decays:
-            raise ValueError("n_heads >= 2, components >= 1 and a decay are needed.")
+            raise UsageError("n_heads >= 2, components >= 1 and a decay are needed.")
+        if not all(0 < decay < float("inf") for decay in self.decays):
+            raise UsageError(f"decays {self.decays}: expected positive, finite numbers.")
         if not 0 <= self.invariance <= 1:
-            raise ValueError(f"invariance {self.invariance}: expected 0 to 1.")
+            raise UsageError(f"invariance {self.invariance}: expected 0 to 1.")
         if self.ensemble is Ensemble.laplace and self.head is HeadName.mlp:
-            raise ValueError("ensemble=laplace needs head=linear or gp; give bootstrap for mlp.")
+            raise UsageError("ensemble=laplace needs head=linear or gp; give bootstrap for mlp.")
 
 
 class Head(ABC):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,13 @@ import torch
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from ecofm.artifact import read_manifest
 from ecofm.compare.consensus import ConsensusConfig
 from ecofm.compare.crowd import fit_crowd
 from ecofm.compare.davidson import count_voices
 from ecofm.compare.orderings import normalize_item
 from ecofm.errors import ComparisonError
 from ecofm.rank.losses import Answers, Floats, Ordering
+from ecofm.tables import canonical
 
 OUTCOMES = ("left", "right", "tie")
 CHUNK_ROWS = 65_536
@@ -54,33 +53,6 @@ class ItemPairs:
         """The weighed counts of all annotators, shape (pair, 3)."""
         found: Floats = np.tensordot(self.weight, self.counts, axes=1)
         return found
-
-
-def read_members(path: Path) -> pd.DataFrame:
-    """Return tile_id and item from a clusters artifact, a CSV or a Parquet file."""
-    is_clusters = path.is_dir()
-    if is_clusters:
-        read_manifest(path, "clusters")
-        path = path / "clusters.parquet"
-    if not path.is_file():
-        raise ComparisonError(f"{path} does not exist; give --members with columns tile_id, item.")
-    try:
-        is_parquet = path.suffix == ".parquet"
-        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=str)
-    except (ValueError, OSError) as error:
-        command = "make it again with `ecofm cluster`" if is_clusters else "write it again"
-        raise ComparisonError(f"{path} cannot be read as a table ({error}); {command}.") from error
-    if not {"tile_id", "item"} <= set(table.columns):
-        raise ComparisonError(
-            f"{path} has columns {', '.join(map(str, table.columns))}; expected tile_id, item."
-        )
-    found = table[["tile_id", "item"]]
-    nameless = found.isna().any(axis=1)
-    if nameless.any():
-        raise ComparisonError(
-            f"{path} lacks a tile_id or item in row {int(nameless.argmax()) + 1}; fill it in."
-        )
-    return found.astype(str)
 
 
 def pair_items(
@@ -166,7 +138,8 @@ def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | Non
         ends = np.cumsum(np.bincount(owner, minlength=len(named)))
         parts = np.split(found[embedded].astype(np.int64)[order], ends[:-1])
         groups = dict(zip(named.tolist(), parts, strict=True)) if len(named) else {}
-    own = rows.reindex(items).to_numpy()
+    tiles = _find_tiles([item for item in items if item not in groups], rows)
+    own = tiles.reindex(items).to_numpy()
     unknown = [
         item for item, row in zip(items, own, strict=True) if item not in groups and np.isnan(row)
     ]
@@ -177,6 +150,15 @@ def _find_members(items: list[str], rows: pd.Series, members: pd.DataFrame | Non
         )
     own = np.nan_to_num(own).astype(np.int64)
     return [groups.get(item, own[number : number + 1]) for number, item in enumerate(items)]
+
+
+def _find_tiles(items: list[str], rows: pd.Series) -> pd.Series:
+    """Return the row of each item that is a tile, by its name in either Unicode form."""
+    found = rows.reindex(items)
+    if found.isna().any():
+        seen = rows.set_axis([canonical(str(name)) for name in rows.index])
+        found = found.fillna(seen[~seen.index.duplicated()].reindex(items))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

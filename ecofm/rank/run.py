@@ -14,13 +14,14 @@ from safetensors.numpy import load_file, save_file
 
 from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
-from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.errors import ArtifactError, ComparisonError, UsageError
 from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
-from ecofm.rank.items import Matrix, choose_tiles, pair_items, read_members
+from ecofm.rank.items import Matrix, choose_tiles, pair_items
 from ecofm.rank.losses import Floats, LossName
 from ecofm.rank.table import read_target
 from ecofm.rank.targets import Classes, Ranker, fit_target
@@ -97,7 +98,7 @@ def rank_target(
     EcofmError when nothing can be learned.
     """
     if config.loss is not LossName.davidson:
-        raise ValueError(f"loss={config.loss.value} is for comparisons; a target has its own.")
+        raise UsageError(f"loss={config.loss.value} is for comparisons; a target has its own.")
     inputs = artifact.hash_inputs(embeddings=embeddings, members=members, target=table)
     index, matrix, encoder_hash = open_embeddings(embeddings)
     given = {"column": column, "positive": positive}
@@ -111,7 +112,7 @@ def rank_target(
     target = read_target(table, column, index, read_members(members) if members else None)
     if positive is not None and positive not in target.classes:
         known = ", ".join(target.classes) or "none: its values are numbers"
-        raise ValueError(f"--positive {positive} is no class of {target.column} ({known}).")
+        raise UsageError(f"--positive {positive} is no class of {target.column} ({known}).")
     features = build_features(index, matrix, config)
     fit = fit_target(matrix, features, target, config, positive)
     ranker = fit.ranker

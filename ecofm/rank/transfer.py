@@ -20,8 +20,9 @@ from scipy.special import softmax
 
 from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
+from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
-from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.errors import ArtifactError, ComparisonError, UsageError
 from ecofm.rank.features import Basis, build_basis
 from ecofm.rank.fit import resample
 from ecofm.rank.heads import HeadName, Heads, LinearHead
@@ -33,11 +34,10 @@ from ecofm.rank.items import (
     gather_features,
     hold_out,
     pair_items,
-    read_members,
 )
 from ecofm.rank.losses import Floats, davidson_slopes
 from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
-from ecofm.types import say
+from ecofm.types import require_seed, say
 
 MIN_COMPARISONS = 10
 """Fewer cannot choose how far the source is to be trusted."""
@@ -67,10 +67,11 @@ class TransferConfig:
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
+        require_seed(self.seed)
         if self.components < 1 or not self.strengths or min(self.strengths) <= 0:
-            raise ValueError("components >= 1 and strengths above 0 are needed.")
+            raise UsageError("components >= 1 and strengths above 0 are needed.")
         if not 0 <= self.invariance <= 1 or self.folds < 2:
-            raise ValueError("invariance from 0 to 1 and folds >= 2 are needed.")
+            raise UsageError("invariance from 0 to 1 and folds >= 2 are needed.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ecofm.errors import UsageError
 from ecofm.synth.noise import derive_rng
 
 COMPARISON_COLUMNS = ["annotator", "left", "right", "outcome"]
@@ -38,13 +39,13 @@ class AnnotatorConfig:
     def __post_init__(self) -> None:
         """Refuse counts and rates out of range."""
         if min(self.n_annotators, self.n_exemplars, self.n_repeats) < 1:
-            raise ValueError("n_annotators, n_exemplars and n_repeats must be at least 1")
+            raise UsageError("n_annotators, n_exemplars and n_repeats must be at least 1")
         if self.n_repeats > self.n_annotators:
-            raise ValueError("n_repeats cannot exceed n_annotators: one judges a pair once")
+            raise UsageError("n_repeats cannot exceed n_annotators: one judges a pair once")
         if min(self.lapse_rate, self.skip_rate) < 0 or self.lapse_rate + self.skip_rate > 1:
-            raise ValueError("lapse_rate and skip_rate must be at least 0 and sum to at most 1")
+            raise UsageError("lapse_rate and skip_rate must be at least 0 and sum to at most 1")
         if min(self.noise, self.noise_spread, self.tie_width) < 0:
-            raise ValueError("noise, noise_spread and tie_width must not be negative")
+            raise UsageError("noise, noise_spread and tie_width must not be negative")
 
 
 def annotator_noise(config: AnnotatorConfig, seed: int) -> pd.Series:
@@ -66,7 +67,7 @@ def simulate_orderings(
     """
     for item, members in values.items():
         if not len(members) or "=" in item or ">" in item:
-            raise ValueError(f"item {item!r} is empty or has '=' or '>' in its name")
+            raise UsageError(f"item {item!r} is empty or has '=' or '>' in its name")
     pooled = np.concatenate([np.asarray(v, float) for v in values.values()])
     unit = float(pooled.std()) or 1.0
     rows = []

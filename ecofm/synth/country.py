@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from shapely import box, union_all
 
+from ecofm.errors import UsageError
 from ecofm.synth import imagery, truth
 from ecofm.synth.built import Built
 from ecofm.synth.land import Land, make_land
@@ -60,15 +61,15 @@ class CountryConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be drawn."""
         if self.n_cells < 2 or self.cell_px < 16 or self.cell_px % 2:
-            raise ValueError(
+            raise UsageError(
                 f"a country needs n_cells >= 2 and an even cell_px >= 16, "
                 f"not n_cells={self.n_cells}, cell_px={self.cell_px}"
             )
         if not self.periods or len(set(self.periods)) < len(self.periods):
-            raise ValueError(f"periods must be distinct and at least one, not {self.periods}")
+            raise UsageError(f"periods must be distinct and at least one, not {self.periods}")
         for name, known in (("climate", CLIMATES), ("style", STYLES), ("sensor", SENSORS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r}: expected {', '.join(known)}.")
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected {', '.join(known)}.")
 
     @property
     def n_px(self) -> int:

@@ -7,12 +7,13 @@ as offices write them, `sentinels` finds the numbers that stand for nothing.
 from ecofm.tables.keys import Match, canonical, column_name, count, match_keys, quote
 from ecofm.tables.numbers import Column, read_number_columns
 from ecofm.tables.periods import PERIOD_COLUMNS, match_periods
-from ecofm.tables.reading import Table, decode, read_bytes, read_table
+from ecofm.tables.reading import Records, Table, decode, read_bytes, read_records, read_table
 
 __all__ = [
     "PERIOD_COLUMNS",
     "Column",
     "Match",
+    "Records",
     "Table",
     "canonical",
     "column_name",
@@ -23,5 +24,6 @@ __all__ = [
     "quote",
     "read_bytes",
     "read_number_columns",
+    "read_records",
     "read_table",
 ]

@@ -141,31 +141,65 @@ def decode(path: Path, content: bytes) -> str:
 Record = tuple[int, list[str]]
 
 
-def _read_text(path: Path, text: str) -> Table:
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The fields of a text table, whatever their number in each record."""
+
+    head: int
+    """The line of the column names."""
+    names: list[str]
+    """The column names, without blank ones at the end."""
+    width: int
+    """Fields in the line of column names, blank ones at the end included."""
+    rows: list[Record]
+    """The line on which each further record begins, and its fields; none of them is all blank."""
+    separator: str
+    """What stands between the fields."""
+    notes: tuple[str, ...]
+    """What was recognised or left out, one sentence each."""
+
+    def misfit(self, cells: list[str]) -> str | None:
+        """Return what is wrong with a record's number of fields, None where it fits the names.
+
+        Blank fields may be missing or too many at the end of the file's lines, but no column.
+        """
+        filled = len(_trim(cells))
+        if len(cells) >= len(self.names) and filled <= self.width:
+            return None
+        found = max(filled, min(len(cells), len(self.names)))
+        return (
+            f"found {count(found, 'field')}, expected {len(self.names)} as in the column names of "
+            f"line {self.head}; correct the line."
+        )
+
+
+def read_records(path: Path, text: str) -> Records:
+    """Return the fields of a text table; raises EcofmError when it has none, or broken quotes."""
     skipped, separator = 0, None
     if told := re.match(r'"?sep=(.)"?[;,\t]*(?:\r\n|\n|\r)', text, re.IGNORECASE):
         separator, text, skipped = told[1], text[told.end() :], 1
     separator = separator or _detect_separator(text)
     records = list(_split(path, text, separator, skipped))
-    kept = [(line, _trim(cells)) for line, cells in records if _trim(cells)]
+    kept = [record for record in records if _trim(record[1])]
     if not kept:
         raise EcofmError(f"{path} has only blank lines; give a table with column names and rows.")
     notes = [f"{path.name} is separated by {SPOKEN[separator]}."] if separator in SPOKEN else []
     if dropped := len(records) - len(kept):
         notes.append(f"{path.name}: left out {count(dropped, 'empty row')}.")
     (head, names), *rows = kept
-    given = dict(records)
-    for line, cells in rows:
-        # Blank fields may be missing or too many at the end of the file's lines, but no column.
-        if len(given[line]) < len(names) or len(cells) > len(given[head]):
-            found = max(len(cells), min(len(given[line]), len(names)))
-            raise EcofmError(
-                f"{path}, line {line}: found {count(found, 'field')}, expected {len(names)} as in "
-                f"the column names of line {head}; correct the line."
-            )
-    width = max(len(cells) for _, cells in kept)
-    columns = [[c[place] if place < len(c) else "" for _, c in rows] for place in range(width)]
-    return _build(path, names, columns, [line for line, _ in rows], separator, notes, head)
+    return Records(head, _trim(names), len(names), rows, separator, tuple(notes))
+
+
+def _read_text(path: Path, text: str) -> Table:
+    found = read_records(path, text)
+    for line, cells in found.rows:
+        if fault := found.misfit(cells):
+            raise EcofmError(f"{path}, line {line}: {fault}")
+    rows = [_trim(cells) for _, cells in found.rows]
+    width = max(len(cells) for cells in (found.names, *rows))
+    columns = [[c[place] if place < len(c) else "" for c in rows] for place in range(width)]
+    lines = [line for line, _ in found.rows]
+    return _build(path, found.names, columns, lines, found.separator, list(found.notes), found.head)
 
 
 def _trim(cells: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from ecofm.artifact import MANIFEST, hash_file, read_manifest
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.grid import WGS84
 from ecofm.meridian import cut_all
+from ecofm.tiles.periods import sort_periods
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
@@ -213,7 +214,7 @@ class Archive:
     @property
     def periods(self) -> list[str]:
         """The periods that the tiles stand for, in order."""
-        return sorted(self.columns(["period"])["period"].unique().to_pylist())
+        return sort_periods(self.columns(["period"])["period"].unique().to_pylist())
 
     def _shard(self, shard: int) -> tuple[Pixels, Pixels]:
         """Return the maps of a shard's pixels and masks; safe in threads."""

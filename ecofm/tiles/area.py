@@ -42,7 +42,7 @@ class Area:
         return found
 
     def hull(self) -> BaseGeometry:
-        """Return its convex hull, which goes over the 180th meridian where that is the short way."""
+        """Return its convex hull, over the 180th meridian where that is the short way."""
         return cut(join(self.shape).convex_hull)
 
 

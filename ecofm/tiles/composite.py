@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +21,7 @@ class Dated:
     """What one date shows: (band, height, width) pixels and (height, width) valid."""
 
     date: str
+    """A day, or a longer period that a scene tells of itself; empty when unknown."""
     pixels: Pixels
     valid: Valid
 
@@ -99,5 +99,5 @@ def _cost_of(layer: Dated, period: str) -> npt.NDArray[np.float32]:
         near = np.minimum(distance_transform_edt(layer.valid) / FAR_PX, 1)
     days = 0
     if layer.date:
-        days = (datetime.date.fromisoformat(layer.date) - middle_day(period)).days
+        days = (middle_day(layer.date) - middle_day(period)).days
     return np.asarray(-near - np.exp(-0.5 * (days / NEAR_DAYS) ** 2), np.float32)

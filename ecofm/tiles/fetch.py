@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecofm.artifact import unwritable, write_text
-from ecofm.errors import EcofmError
+from ecofm.errors import EcofmError, UsageError
 from ecofm.types import say
 
 REGISTRY = "registry.txt"
@@ -145,7 +145,7 @@ def fetch(name: str, out: Path) -> Path:
     name that is not known.
     """
     if name not in SETS:
-        raise ValueError(f"{name!r} is no data set; there are {', '.join(SETS)}.")
+        raise UsageError(f"{name!r} is no data set; there are {', '.join(SETS)}.")
     known = SETS[name].files
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -15,15 +15,17 @@ import pandas as pd
 import pyarrow as pa
 
 from ecofm import artifact
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
 from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
+from ecofm.tiles.periods import years_of
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
-from ecofm.tiles.radiometry import BandStatistics, build_contract
 from ecofm.tiles.rasters import Sign
+from ecofm.tiles.scenes import Scene
 from ecofm.tiles.shards import read_part
 from ecofm.tiles.sources import Sources, find_masks, find_sources, hash_file, hash_source
+from ecofm.tiles.statistics import BandStatistics, build_contract
 from ecofm.tiles.target import (
     begin,
     begin_growth,
@@ -107,6 +109,7 @@ def tile(
             give_up_growth(out)
             return _say_done(out)
     plan = _plan(order)
+    say_notes(plan.scenes)
     _require_room(order, plan)
     if order.base:
         begin_growth(out, order.manifest, order.first_shard)
@@ -138,6 +141,8 @@ class Made:
     quarantined: frozenset[str] = frozenset()
     n_shards: int = 0
     n_tiles: int = 0
+    n_of_several_dates: int = 0
+    """Tiles whose cell scenes of more than one date touch."""
     periods: set[str] = field(default_factory=set)
     again: set[str] = field(default_factory=set)
     """Quarantined tiles that are there again."""
@@ -152,11 +157,23 @@ class Made:
         if self.quarantined:
             self.again.update(self.quarantined.intersection(part["tile_id"]))
         told = {key: json.loads(text) for key, text in part.attrs.items()}
+        self.n_of_several_dates += told["n_of_several_dates"]
         self.statistics.add_json(told["statistics"])
         self.seen.update(told["seen"])
         self.empty.update(told["empty"])
         for name, reason in told["rejected"].items():
             rejected.setdefault(name, reason)
+
+
+def say_notes(scenes: Sequence[Scene]) -> None:
+    """Say what people must know of their scenes, each thing once."""
+    named: dict[str, list[str]] = {}
+    for scene in scenes:
+        for note in scene.notes:
+            named.setdefault(note, []).append(scene.name)
+    for note, names in named.items():
+        where = names[0] if len(names) == 1 else f"{len(names)} scenes (the first: {names[0]})"
+        say(f"{where}: {note}.")
 
 
 def _plan(order: Order) -> Plan:
@@ -174,7 +191,7 @@ def _take_order(
 ) -> Order:
     asked = read_area(area) if area is not None else None
     if asked and is_for_chips(config):
-        raise ValueError("--area chooses cells of scenes: chips are tiles by themselves.")
+        raise UsageError("--area chooses cells of scenes: chips are tiles by themselves.")
     sources = find_sources(paths, chips=is_for_chips(config), follow_links=config.follow_links)
     inputs = {name: hash_source(source) for name, source in sources.found.items()}
     inputs |= dict.fromkeys(sources.rejected, "rejected")
@@ -286,15 +303,17 @@ def _finish(order: Order, plan: Plan, made: Made) -> None:
         gsd_m = base.contract.gsd_m
     else:
         gsd_m = _gsd_m(plan, grid)
-    years = sorted({period[:4] for period in made.periods} - {"none"})
-    offsets = {s.name: f"{s.offset:g}, by {s.offset_said_by}" for s in plan.scenes if s.offset}
+    years = sorted({year for period in made.periods for year in years_of(period)})
+    radiometry = {scene.name: scene.radiometry for scene in plan.scenes}
     manifest = {
         **order.manifest,
-        "contract": build_contract(scene, plan.offset, statistics, gsd_m).to_json(),
+        "contract": build_contract(scene, statistics, gsd_m).to_json(),
         "statistics": statistics.to_json(),
-        "offsets": {**(base.manifest["offsets"] if base else {}), **offsets},
+        "radiometry": {**(base.manifest.get("radiometry", {}) if base else {}), **radiometry},
         "quarantined": sorted(order.quarantined - made.again),
         "n_tiles": made.n_tiles + (base.n_tiles if base else 0),
+        "n_of_several_dates": made.n_of_several_dates
+        + (base.manifest.get("n_of_several_dates", 0) if base else 0),
         "n_shards": order.first_shard + made.n_shards,
         "n_rejected": len(left_out),
         "tile_px": list(plan.tile_px(grid)),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 JSON_SUFFIXES = (".json", ".geojson")
 MAX_ITEM_BYTES = 2**24
@@ -60,10 +63,52 @@ def links_of(found: Item) -> Iterator[str]:
             yield str(link.get("href", ""))
 
 
-def files_of(item: Item) -> Iterator[str]:
-    """Yield the paths of an item's assets, without those that are URLs."""
+def files_of(item: Item, path: Path, *, is_alone: bool) -> Iterator[Path]:
+    """Yield the files that an item in a file names (`file_of`), without what is elsewhere."""
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
         href = asset.get("href") if isinstance(asset, dict) else None
-        if isinstance(href, str) and "://" not in href and not href.startswith("/vsi"):
-            yield href
+        if isinstance(href, str) and (found := file_of(href, path, is_alone=is_alone)):
+            yield found
+
+
+def is_file_href(href: str) -> bool:
+    """Return whether an href names a file."""
+    text = href.removeprefix("file://")
+    return not re.match(r"[A-Za-z0-9+.-]+:", text) and not text.startswith("/vsi")
+
+
+def files_in_damaged(path: Path) -> list[Path] | None:
+    """Return the files named in a STAC file that is no JSON any more, None for any other file.
+
+    Its scene is refused, and what it names must not be taken for a scene without metadata.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return None
+        text = path.read_text(encoding="utf-8", errors="replace")
+        json.loads(text)
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        is_stac = "stac_version" in text or '"assets"' in text
+        hrefs = re.findall(r'"href"\s*:\s*"([^"\\]+)"', text)
+        found = [file_of(href, path, is_alone=True) for href in hrefs]
+        return [file for file in found if file is not None] if is_stac else None
+    return None
+
+
+def file_of(href: str, item: Path, *, is_alone: bool) -> Path | None:
+    """Return the file that an href in an item means, None where it is elsewhere.
+
+    An href is a URL reference: `%20` is a blank, unless a file is really called so. Of a URL it is
+    the copy beside an item that has a file to itself (`is_alone`), as download scripts leave it.
+    """
+    if is_file_href(href):
+        text = href.removeprefix("file://")
+        literal = Path(os.path.abspath(item.parent / text))
+        return literal if literal.exists() else Path(os.path.abspath(item.parent / unquote(text)))
+    name = unquote(href.partition("?")[0].rpartition("/")[2])
+    copy = item.parent / name
+    is_copy = is_alone and "://" in href and name not in ("", ".", "..") and copy.is_file()
+    return Path(os.path.abspath(copy)) if is_copy else None

@@ -18,9 +18,9 @@ import pandas as pd
 from ecofm import artifact
 from ecofm.errors import ArtifactError
 from ecofm.tiles.archive import SCENES, Archive, checksum_tile, open_archive, shard_paths
-from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.tiles.shards import ArrayFile
+from ecofm.tiles.statistics import BandStatistics
 from ecofm.types import Progress
 
 BLOCKS = 4  # a side of a cell

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from ecofm.errors import UsageError
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.periods import day_number
 
@@ -45,10 +46,15 @@ class PairConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if not 0 <= self.min_valid_share <= 1 or not 0 <= self.same_period_share <= 1:
-            raise ValueError("min_valid_share and same_period_share are shares, from 0 to 1.")
-        self.season = Season(self.season)
+            raise UsageError("min_valid_share and same_period_share are shares, from 0 to 1.")
+        try:
+            self.season = Season(self.season)
+        except ValueError as error:
+            raise UsageError(
+                f"season {self.season!r} is not known; choose {', '.join(Season)}."
+            ) from error
         if self.max_gap_days is not None and self.max_gap_days < self.min_gap_days:
-            raise ValueError(f"no gap is from {self.min_gap_days} to {self.max_gap_days} days.")
+            raise UsageError(f"no gap is from {self.min_gap_days} to {self.max_gap_days} days.")
 
 
 def permute(positions: Indices, n: int, key: int) -> Indices:

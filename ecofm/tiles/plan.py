@@ -12,21 +12,40 @@ from typing import Literal
 import numpy as np
 from odc.geo.geobox import GeoBox
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.grid import Grid, Keys
 from ecofm.tiles.area import Area
+from ecofm.tiles.assembly import SceneOptions
+from ecofm.tiles.headers import read_header
 from ecofm.tiles.jobs import Cells, Job, lay_out
-from ecofm.tiles.matching import drop_copies, harmonise, keep_common
-from ecofm.tiles.periods import parse_period, read_period, widen
+from ecofm.tiles.matching import (
+    drop_copies,
+    harmonise,
+    keep_common,
+    note_mixed_levels,
+)
+from ecofm.tiles.periods import (
+    FORMS_TOLD,
+    TIMELESS,
+    is_day,
+    parse_period,
+    period_of_folders,
+    sort_key,
+    widen,
+)
 from ecofm.tiles.pixels import CLOUDS, Reading
-from ecofm.tiles.products import Words, read_product
+from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Sign
-from ecofm.tiles.scenes import Part, Scene, part_of, readable_name
+from ecofm.tiles.rivals import leave_out_rivals
+from ecofm.tiles.scenes import Hiding, Part, Scene, readable_name
 from ecofm.tiles.sources import Source, Sources, absolute
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
 
-NO_PERIOD = "has no period: no tag `period`, no date or year in its name; give --period"
+NO_PERIOD = (
+    "has no period: no tag `period`, and no date in its metadata, its name or its folder's name, "
+    f"which may tell {FORMS_TOLD}; give --period"
+)
 N_ASKERS = 16  # scenes whose headers are asked for at once
 
 
@@ -37,18 +56,30 @@ class TileConfig:
     grid: str = "utm:2560"
     """`utm:2560` or `utm:1280` (metres), `xyz:14` (zoom), or `none` for chips."""
     period: str | None = None
-    """Period of all given scenes; None reads it from each."""
-    per: Literal["date", "quarter", "year"] = "date"
-    """The span that the scenes' dates are gathered in."""
+    """Period of all given scenes: a year (2019), a quarter (2019-Q2), a month (2019-04), a day
+    (2019-06-12) or a range of them (2018--2019). None reads it from each scene: from its tag
+    `period`, else its metadata, else its file name (2019_04, 201904, Apr2019, 2019Q2, 20190612,
+    2018-2019 and the like), else the nearest folder whose name tells it. A number that may be
+    something else is not guessed; docs/ARCHIVE.md has all spellings."""
+    per: Literal["date", "month", "quarter", "year"] = "date"
+    """The span that the scenes' dates are gathered in; `date` keeps the period of each scene."""
     composite: Literal["first", "median", "medoid", "best"] = "first"
     """How several dates of a period become one tile: the earliest valid one, the median of each
     band, the date nearest to that median, or the date farthest from cloud and nearest to the
     middle of the period."""
     bands: tuple[str, ...] | None = None
-    """Names of all bands in file order, or a choice of them by name (`B04,B03,B02`); None takes
-    all."""
+    """The bands to read, in this order, by their names (`B04,B03,B02`); `B04=Gray` or `B04=1` gives
+    a band of the files, by its own name or number, another name. Where files do not name their
+    bands, as many plain names as bands name them in file order. None takes all that measure
+    reflectance."""
+    scale: float | None = None
+    """Reflectance of 1 in the stored numbers (.0001; 1 for reflectance from 0 to 1; .01 for per
+    cent); None resolves it for each scene."""
     offset: float | None = None
-    """Added to stored numbers to get reflectance, -1000 or 0; None resolves it for each scene."""
+    """Added to stored numbers before they are scaled, -1000 or 0; None resolves it by scene."""
+    quality: bool = True
+    """Use quality bands beside the SCL (QA60, MSK_CLASSI_OPAQUE, MSK_CLASSI_CIRRUS, dataMask): what
+    they mark as cloud or nodata is invalid."""
     scl_masked: tuple[int, ...] = CLOUDS
     """Classes of the scene classification (SCL) that are invalid."""
     resampling: Literal["bilinear", "cubic"] = "bilinear"
@@ -69,28 +100,38 @@ class TileConfig:
         """Raise ValueError for values that cannot be used."""
         Grid(self.grid)
         if self.period is not None:
-            parse_period(self.period)
+            self.period = parse_period(self.period)
         if self.bands is not None:
             self.bands = tuple(name for given in self.bands for name in given.split(","))
         if self.bands is not None and (
-            not all(self.bands) or len(set(self.bands)) < len(self.bands)
+            not all(self.bands)
+            or len({text.partition("=")[0] for text in self.bands}) < len(self.bands)
+            or any(not all(text.split("=")) or text.count("=") > 1 for text in self.bands)
         ):
-            raise ValueError(
+            raise UsageError(
                 f"--bands {','.join(self.bands)}: expected a name of its own for each."
             )
         if self.name_pattern is not None and self.name_pattern.count("{y}_{x}") != 1:
-            raise ValueError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
+            raise UsageError(f"--name-pattern {self.name_pattern!r}: expected {{y}}_{{x}} in it.")
         if self.name_pattern is not None and not self.grid.startswith("xyz:"):
-            raise ValueError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
+            raise UsageError("--name-pattern names web-mercator cells: give --grid xyz:14 with it.")
+        if self.scale is not None and not 0 < self.scale <= 1:
+            raise UsageError(
+                f"--scale {self.scale:g}: expected the reflectance of 1, above 0 and up to 1."
+            )
         if self.offset is not None and not abs(self.offset) <= 2**16:
-            raise ValueError(f"--offset {self.offset:g}: no 16-bit number needs it.")
+            raise UsageError(f"--offset {self.offset:g}: no 16-bit number needs it.")
         if not 0 <= self.min_valid_share < 1 or self.shard_tiles < 1:
-            raise ValueError("min_valid_share is from 0 to below 1, shard_tiles at least 1.")
+            raise UsageError("min_valid_share is from 0 to below 1, shard_tiles at least 1.")
 
     @property
     def reading(self) -> Reading:
         """How scenes are read onto cells."""
-        return Reading(resampling=self.resampling, masked_classes=self.scl_masked)
+        return Reading(
+            resampling=self.resampling,
+            masked_classes=self.scl_masked,
+            use_quality=self.quality,
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -119,7 +160,6 @@ class Plan:
     jobs: list[Job] | Cells = field(default_factory=list)
     scenes: list[Scene] = field(default_factory=list)
     rejected: dict[str, str] = field(default_factory=dict)
-    offset: float = 0.0
 
     def tile_px(self, grid: Grid) -> tuple[int, int]:
         """Return the height and width of a tile."""
@@ -151,9 +191,11 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
     """List the tiles to make; raises SceneError when there are none."""
     given = given or Given()
     plan = Plan(rejected=dict(sources.rejected))
-    words = Words(
-        period=config.period,
+    options = SceneOptions(
+        # A chip has none, whatever its name may be read as.
+        period=config.period or (TIMELESS if config.grid == "none" else None),
         bands=config.bands,
+        scale=config.scale,
         offset=config.offset,
         # In `6259_2019.png` the number is a column, not a year.
         period_in_name=config.name_pattern is None,
@@ -164,7 +206,7 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
 
     def read(name: str) -> Scene | SceneError:
         try:
-            return _read(sources.found[name], config, words, given.masks.get(name))
+            return _read(sources.found[name], config, options, given.masks.get(name))
         except SceneError as error:
             return error
 
@@ -180,19 +222,26 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
         chips = _plan_chips(scenes, grid, config, plan.rejected, given.base)
         plan.jobs = [job for job in chips if job.tile_id not in given.tile_ids]
     else:
-        plan.jobs = _plan_cells(scenes, grid, plan.rejected, given)
+        plan.jobs = _plan_cells(scenes, grid, config, plan.rejected, given)
     plan.scenes = list(scenes.values())
     if not len(plan.jobs):
         raise nothing_usable(plan.rejected)
-    plan.offset = plan.scenes[0].offset - plan.scenes[0].shift
     return plan
 
 
-def _read(source: Source, config: TileConfig, words: Words, mask: Path | None) -> Scene:
-    scene = (read_stac if source.kind == "stac" else read_product)(source, words)
+def _read(source: Source, config: TileConfig, options: SceneOptions, mask: Path | None) -> Scene:
+    scene = (read_stac if source.kind == "stac" else read_product)(source, options)
+    if scene.period is None and config.name_pattern is None:
+        place = source.files[0] if source.kind in ("raster", "bands") else source.path
+        scene = _date_by_folder(scene, place)
     if scene.period is not None and config.period is None:
-        scene = replace(scene, period=widen(scene.period, config.per))
-    return scene if mask is None else replace(scene, mask=_mask_of(mask, scene))
+        wide = widen(scene.period, config.per)
+        date = scene.date or (scene.period if wide != scene.period else None)
+        scene = replace(scene, period=wide, date=date)
+    if mask is None:
+        return scene
+    given = Hiding(_mask_of(mask, scene), "nonzero", is_given=True)
+    return replace(scene, hidings=(*scene.hidings, given))
 
 
 def _mask_of(path: Path, scene: Scene) -> Part:
@@ -200,7 +249,10 @@ def _mask_of(path: Path, scene: Scene) -> Part:
     if scene.geobox is None:
         return Part(path=path, numbers=(1,), geobox=None)
     try:
-        return part_of(path, 1, None)[0]
+        header = read_header(path)
+        if header.geobox is None:
+            raise SceneError(f"has no place (CRS and transform) in {path.name}")
+        return header.part(header.numbers[0])
     except SceneError as error:
         raise SceneError(f"has a mask, {path.name}, that {error}") from error
 
@@ -210,8 +262,8 @@ def _keep_matching(
 ) -> None:
     expected = (base.bands, base.dtype) if base else None
     keep_common(scenes, rejected, lambda s: s.signature, "bands and number type", expected)
-    if scenes:
-        harmonise(scenes, base.offset if base else None)
+    note_mixed_levels(scenes)
+    harmonise(scenes, base)
 
 
 def _plan_chips(
@@ -230,7 +282,7 @@ def _plan_chips(
                 job = Job(name, "none", group, False, True, (scene,))
             else:
                 job = _job_by_name(scene, group, grid, config.name_pattern)
-        except ValueError as error:
+        except (ValueError, SceneError) as error:
             rejected[name] = str(error)
             del scenes[name]
             continue
@@ -255,24 +307,39 @@ def _job_by_name(scene: Scene, group: str, grid: Grid, name_pattern: str) -> Job
         raise ValueError(f"has a name that does not fit {name_pattern}")
     if scene.shape_px != (grid.tile_px, grid.tile_px):
         raise ValueError(f"is {scene.shape_px} px, expected {grid.tile_px} px a side")
-    period = scene.period or _period_of_folders(scene)
+    period = scene.period or _period_of_folders(scene.name, scene.path)
     if period is None:
         raise ValueError(f"{NO_PERIOD}, or name its folder by it")
     cell = grid.cell(found["cell"])
     return Job(cell.cell_id, period, group, True, True, (scene,))
 
 
-def _period_of_folders(scene: Scene) -> str | None:
-    """Return the period in a folder's name, the nearest of those from the given one on."""
-    depth = len(Path(scene.name).parts)
-    for folder in absolute(scene.path).parents[:depth]:
-        if period := read_period(readable_name(folder.name), None)[1]:
-            return period
-    return None
+def _period_of_folders(name: str, place: Path) -> str | None:
+    """Return the period that a scene's folders tell, of those from the given one on."""
+    folders = absolute(place).parents[: len(Path(name).parts)]
+    return period_of_folders([readable_name(folder.name) for folder in folders])
+
+
+def _date_by_folder(scene: Scene, place: Path) -> Scene:
+    """Return a scene with the period that its folders tell, and a note that says so."""
+    period = _period_of_folders(scene.name, place)
+    if period is None:
+        return scene
+    note = f"its period, {period}, is that of its folder, for its name tells none"
+    return replace(
+        scene,
+        period=period,
+        date=period if is_day(period) else None,
+        notes=(*scene.notes, note),
+    )
 
 
 def _plan_cells(
-    scenes: dict[str, Scene], grid: Grid, rejected: dict[str, str], given: Given
+    scenes: dict[str, Scene],
+    grid: Grid,
+    config: TileConfig,
+    rejected: dict[str, str],
+    given: Given,
 ) -> Cells:
     """Return a tile for each cell and period that a scene touches."""
     touched: dict[object, Keys] = {}
@@ -293,8 +360,9 @@ def _plan_cells(
     # Scenes that cannot be used at all have no say in what most are like.
     drop_copies(scenes, rejected, given.hashes)
     _keep_matching(scenes, rejected, given.base)
+    leave_out_rivals(scenes, rejected, touched, grid, config.composite, config.reading)
     members: dict[str, list[Scene]] = {}
-    for name, scene in sorted(scenes.items(), key=lambda found: (found[1].date or "", found[0])):
+    for name, scene in sorted(scenes.items(), key=_mosaic_order):
         period, keys = str(scene.period), touched[scene.geobox]
         if len(keys) and period in given.held and np.isin(keys, given.held[period]).all():
             rejected[name] = f"adds nothing: the archive has its cells in {period} already"
@@ -302,6 +370,12 @@ def _plan_cells(
         elif len(keys):
             members.setdefault(period, []).append(scene)
     return lay_out(grid.name, members, touched, given.held)
+
+
+def _mosaic_order(found: tuple[str, Scene]) -> tuple[object, bool, str]:
+    """Return a sort key of a named scene: the earliest first, and of one time L2A before L1C."""
+    name, scene = found
+    return sort_key(scene.date or str(scene.period)), scene.level == "L1C", name
 
 
 def _touched(footprint: GeoBox, grid: Grid, area: Area | None) -> Keys:

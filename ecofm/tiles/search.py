@@ -21,17 +21,17 @@ import shapely
 from shapely.geometry import mapping, shape
 
 from ecofm.artifact import Draft, unwritable, write_json
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.meridian import close
 from ecofm.tiles.area import Area
 from ecofm.tiles.items import MAX_ITEM_BYTES
+from ecofm.tiles.periods import read
 from ecofm.types import say
 
 PAGE_ITEMS = 100
 MAX_ANSWER_BYTES = 2**26
 TIMEOUT_S = (10, 60)
 """To connect, and between two bytes."""
-DATES = re.compile(r"[0-9]{4}(-[0-9]{2}){0,2}")
 ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
 CLOUD = "eo:cloud_cover"
 
@@ -43,8 +43,8 @@ class SearchConfig:
     collection: str = "sentinel-2-l2a"
     """Collection of the STAC API."""
     dates: str | None = None
-    """Days, months or years that are searched, both ends included: `2019/2022`,
-    `2019-04-01/2019-09-30`."""
+    """Days, months, quarters or years that are searched, both ends included: `2019/2022`,
+    `2019-04-01/2019-09-30`, `2019-Q2`."""
     max_cloud: float = 100.0
     """Percent of cloud that an item may have."""
     max_items: int = 10_000
@@ -53,11 +53,24 @@ class SearchConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         if self.dates is not None:
-            ends = self.dates.split("/")
-            if len(ends) > 2 or not all(map(DATES.fullmatch, ends)) or sorted(ends) != ends:
-                raise ValueError(f"--dates {self.dates}: expected 2019, or 2019-04/2019-09.")
+            days_of(self.dates)
         if not 0 <= self.max_cloud <= 100 or self.max_items < 1:
-            raise ValueError("--max-cloud is a percentage, and --max-items at least 1.")
+            raise UsageError("--max-cloud is a percentage, and --max-items at least 1.")
+
+
+def days_of(dates: str) -> str:
+    """Return the first and the last day of `2019-04/2019-09` and the like, joined by a slash.
+
+    Raises ValueError when it is no period and no two in order.
+    """
+    ends = dates.split("/")
+    try:
+        first, last = (read(end) for end in (ends[0], ends[-1]))
+    except ValueError as error:
+        raise UsageError(f"--dates {dates}: expected 2019, or 2019-04/2019-09 ({error}).") from None
+    if len(ends) > 2 or last.first < first.first:
+        raise UsageError(f"--dates {dates}: expected 2019, or 2019-04/2019-09, in order.")
+    return f"{first.first}/{last.last}"
 
 
 def is_api(text: str) -> bool:
@@ -164,7 +177,7 @@ def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]
             can_query = client.conforms_to(ConformanceClasses.QUERY)
             found = client.search(
                 collections=[config.collection],
-                datetime=config.dates,
+                datetime=days_of(config.dates) if config.dates else None,
                 # A coast has more corners than an API takes; what is outside is dropped here.
                 intersects=mapping(area.hull()),
                 query=cloud if config.max_cloud < 100 and can_query else None,

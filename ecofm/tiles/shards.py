@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from odc.geo.geobox import GeoBox
 from pyarrow.lib import ArrowException
 
 from ecofm.errors import SceneError
@@ -20,11 +21,12 @@ from ecofm.grid import Cell, Grid
 from ecofm.tiles.archive import INDEX_COLUMNS, checksum_tile, map_shard, shard_paths
 from ecofm.tiles.composite import Dated, compose, fill
 from ecofm.tiles.jobs import Cells, Job
-from ecofm.tiles.periods import day_number
+from ecofm.tiles.periods import day_number, is_day, sort_key, sort_periods
 from ecofm.tiles.pixels import read_chip, read_onto
 from ecofm.tiles.plan import TileConfig
-from ecofm.tiles.radiometry import BandStatistics
 from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.scenes import Scene
+from ecofm.tiles.statistics import BandStatistics
 
 
 class ArrayFile:
@@ -92,7 +94,7 @@ def committed_part(out: Path, number: int) -> pd.DataFrame | None:
     """Return the index part of a shard that an earlier run committed whole, else None."""
     try:
         part = pd.read_parquet(shard_paths(out, number)[2])
-        for key in ("statistics", "rejected", "seen", "empty"):
+        for key in ("statistics", "rejected", "seen", "empty", "n_of_several_dates"):
             json.loads(part.attrs[key])
         if len(part) and any(len(values) != len(part) for values in map_shard(out, number)):
             return None
@@ -119,6 +121,7 @@ def write_shard(
     pixels_path, valid_path, part_path = shard_paths(out, number)
     grid = Grid(config.grid)
     rows: list[dict[str, Any]] = []
+    n_dated = 0
     log = Log()
     statistics: BandStatistics | None = None
     kept, masks = ArrayFile(pixels_path), ArrayFile(valid_path)
@@ -131,6 +134,7 @@ def write_shard(
             statistics = statistics or BandStatistics(len(pixels))
             statistics.add(pixels, valid)
             rows.append(_describe(job, grid, number, len(rows), made))
+            n_dated += len({scene.date for scene in job.scenes if scene.date}) > 1
             kept.append(pixels)
             masks.append(np.packbits(valid, axis=-1))
         kept.commit()
@@ -144,6 +148,7 @@ def write_shard(
         "rejected": json.dumps(log.failed),
         "seen": json.dumps(sorted(log.seen)),
         "empty": json.dumps(sorted(log.empty - log.seen)),
+        "n_of_several_dates": json.dumps(n_dated),
     }
     beside = part_path.with_suffix(f".{secrets.token_hex(4)}.partial")
     part.to_parquet(beside)
@@ -168,13 +173,14 @@ def make_tile(
     """
     target = None if job.is_chip else cell_of(config.grid, job.cell_id).geobox
     layers: dict[str, Dated] = {}
-    for scene in job.scenes:
-        date = scene.date or ""
-        if date in layers and layers[date].valid.all():
+    for scene in job.scenes if target is None else _best_first(job, target):
+        # Scenes of one day are pieces of one picture; two of a month or a year need not be.
+        key = str(scene.date) if is_day(scene.date) else f"{scene.date}|{scene.name}"
+        if key in layers and layers[key].valid.all():
             continue
         try:
             if target is None:
-                pixels, valid = read_chip(scene, rasters)
+                pixels, valid = read_chip(scene, rasters, config.reading)
             else:
                 pixels, valid = read_onto(scene, target, rasters, config.reading)
         except SceneError as error:
@@ -183,10 +189,10 @@ def make_tile(
             )
             continue
         (log.seen if valid.any() else log.empty).add(scene.name)
-        if date in layers:
-            fill(layers[date], pixels, valid)
+        if key in layers:
+            fill(layers[key], pixels, valid)
         else:
-            layers[date] = Dated(date, pixels, valid)
+            layers[key] = Dated(scene.date or "", pixels, valid)
         if (
             config.composite == "first"
             and np.logical_or.reduce([layer.valid for layer in layers.values()]).all()
@@ -195,7 +201,17 @@ def make_tile(
     if not layers:
         return None
     pixels, valid, dates = compose(list(layers.values()), config.composite, job.period)
-    return pixels, valid, sorted(date for date in dates if date)
+    return pixels, valid, sort_periods(date for date in dates if date)
+
+
+def _best_first(job: Job, target: GeoBox) -> list[Scene]:
+    """Return a job's scenes, the earliest first, and of one time those in the cell's own CRS."""
+
+    def rank(scene: Scene) -> tuple[object, bool]:
+        is_foreign = scene.geobox is None or scene.geobox.crs != target.crs
+        return sort_key(scene.date or job.period), is_foreign
+
+    return sorted(job.scenes, key=rank)
 
 
 def _describe(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,9 +11,11 @@ from pathlib import Path
 import xxhash
 
 from ecofm.errors import SceneError
+from ecofm.tiles.bandfiles import band_sets, split_band
 from ecofm.tiles.items import (
     JSON_SUFFIXES,
     Item,
+    files_in_damaged,
     files_of,
     is_catalog,
     is_item,
@@ -22,7 +23,8 @@ from ecofm.tiles.items import (
     links_of,
     read_stac_file,
 )
-from ecofm.tiles.scenes import BAND, band_name, readable_name
+from ecofm.tiles.scenes import readable_name
+from ecofm.tiles.sidecars import sidecars_of
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
 FOLLOW = "give its target, or --follow-links"
@@ -30,9 +32,6 @@ UNREAD = {
     ".vrt": "is a VRT, which can name any file; write it as GeoTIFF with gdal_translate",
     ".zip": "is a zip; unpack it",
 }
-BAND_FILE = re.compile(
-    rf"(?P<scene>.*?)(?:^|[_.-])(?P<band>{BAND.pattern})(?:_(?P<gsd>[126]0)m)?", re.IGNORECASE
-)
 PRODUCT_FILES = ("MTD_MSIL2A.xml", "MTD_MSIL1C.xml")
 WHOLE_BYTES = 2**26
 N_SAMPLES, SAMPLE_BYTES = 64, 2**18
@@ -49,6 +48,7 @@ class Source:
     path: Path
     """The file, the SAFE folder, or the STAC item."""
     files: tuple[Path, ...]
+    """What it is read from, sidecars and an item's assets too."""
     root: Path
     """The given folder: nothing outside it is read."""
     follow_links: bool = False
@@ -70,6 +70,8 @@ class Sources:
     found: dict[str, Source] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     _places: set[str] = field(default_factory=set)
+    owned: dict[Path, str] = field(default_factory=dict)
+    """Files that an item names, links followed, and the item's name."""
 
     def add(self, source: Source) -> None:
         """Add a source; raises SceneError when another one has its name."""
@@ -110,13 +112,36 @@ def find_sources(
         prefix = f"{absolute(root).name}/" if len(roots) > 1 else ""
         n_before = len(sources.found) + len(sources.rejected)
         n_seen = 0
-        for source in Search(path, root, prefix, sources.rejected, chips, follow_links).sources():
+        search = Search(path, root, prefix, sources.rejected, chips, follow_links, sources.owned)
+        for source in search.sources():
             sources.add(source)
             n_seen += 1
         if not n_seen and len(sources.found) + len(sources.rejected) == n_before:
             raise SceneError(f"{path} holds no image ({', '.join(sorted(SUFFIXES))}).")
+    _drop_owned(sources)
     sources.found = dict(sorted(sources.found.items()))
     return sources
+
+
+def _drop_owned(sources: Sources) -> None:
+    """Take out the files that an item names: it says what they mean, also where it is refused.
+
+    What lies in one set or SAFE folder with them belongs to the same scene.
+    """
+    for name, source in list(sources.found.items()):
+        if source.kind == "stac":
+            continue
+        owners = [sources.owned.get(file.resolve()) for file in source.files]
+        owner = next((owner for owner in owners if owner), None)
+        if owner is None:
+            continue
+        del sources.found[name]
+        images = zip(source.files, owners, strict=True)
+        more = [f.name for f, o in images if not o and split_band(f.stem) and f.suffix in SUFFIXES]
+        if more:
+            sources.rejected[name] = (
+                f"is the scene of the item {owner}, which does not name {', '.join(more[:5])}"
+            )
 
 
 def _root_of(path: Path) -> Path:
@@ -137,6 +162,7 @@ class Search:
     rejected: dict[str, str]
     chips: bool
     follow_links: bool
+    owned: dict[Path, str]
 
     def name(self, place: Path) -> str:
         """Return how people are told of a place."""
@@ -192,7 +218,8 @@ class Search:
 
     def _sort(self, files: list[Path]) -> Iterator[Source]:
         """Yield the sources among the files of one folder; a set of band files is one."""
-        images, sets = [], {}
+        images: list[Path] = []
+        sets: dict[str, tuple[list[Path], list[Path]]] = {}
         for path in files:
             suffix = path.suffix.lower()
             if suffix in UNREAD:
@@ -202,12 +229,13 @@ class Search:
             elif suffix in SUFFIXES and _is_file(path) and not self.refuses(path):
                 images.append(path)
         if not self.chips:
-            sets = _band_sets(images)
-        for scene, members in sets.items():
+            sets = band_sets(images)
+        taken: set[Path] = set()
+        for scene, (members, others) in sets.items():
             folder = members[0].parent
             name = self.name(folder / scene if scene else folder)
             yield self._source(name, "bands", folder / scene, tuple(members))
-        taken = {path for members in sets.values() for path in members}
+            taken.update(members, others)
         for path in images:
             if path not in taken:
                 yield self._source(self.name(path), "raster", path, (path,))
@@ -215,6 +243,8 @@ class Search:
     def _source(
         self, name: str, kind: str, path: Path, files: tuple[Path, ...], item: Item | None = None
     ) -> Source:
+        if kind != "stac":
+            files += tuple(beside for file in files for beside in sidecars_of(file))
         return Source(name, kind, path, files, self.root, self.follow_links, item)
 
     def _stac(self, path: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Source]:
@@ -224,16 +254,33 @@ class Search:
         """
         name, found = self.name(path), read_stac_file(path)
         if found is None:
+            if (files := files_in_damaged(path)) is not None:
+                self.rejected[name] = "is a STAC file that is no JSON; download it again"
+                self._own(files, name)
             return
         if is_item(found):
-            source = self._source(name, "stac", path, (path,))
-            yield replace(source, files=(path, *_assets(found, source)))
+            yield self._item(name, path, found, (path,))
         for item_id, item in items_of(found):
-            source = self._source(f"{name}#{item_id}", "stac", path, (), item)
-            yield replace(source, files=tuple(_assets(item, source)))
+            yield self._item(f"{name}#{item_id}", path, item, (), item)
         if is_catalog(found) and (seen or path == self.path):
             for href in links_of(found):
                 yield from self._linked(path, href, seen | {path})
+
+    def _item(
+        self, name: str, path: Path, item: Item, files: tuple[Path, ...], inside: Item | None = None
+    ) -> Source:
+        """Return the source of an item, which owns the files that it names."""
+        source = self._source(name, "stac", path, files, inside)
+        named = list(files_of(item, path, is_alone=inside is None))
+        self._own(named, name)
+        assets = [f for f in named if f.suffix.lower() in SUFFIXES and source.may_read(f)]
+        assets = [file for file in assets if file.is_file()]
+        beside = [sidecar for file in assets for sidecar in sidecars_of(file)]
+        return replace(source, files=(*files, *assets, *beside))
+
+    def _own(self, files: Sequence[Path], name: str) -> None:
+        for file in files:
+            self.owned.setdefault(file.resolve(), name)
 
     def _linked(self, path: Path, href: str, seen: frozenset[Path]) -> Iterator[Source]:
         """Yield the items at a link of a catalog; one that is not followed is named."""
@@ -263,39 +310,6 @@ def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], lis
             seen.add(real)
         folders.sort()
         yield folder, folders, sorted(files)
-
-
-def split_band(stem: str) -> tuple[str, str, int] | None:
-    """Return (scene, band, metres or 0) of a file that is named by its band."""
-    found = BAND_FILE.fullmatch(stem)
-    if not found:
-        return None
-    return found["scene"], band_name(found["band"].upper()), int(found["gsd"] or 0)
-
-
-def _band_sets(images: list[Path]) -> dict[str, list[Path]]:
-    """Return the files of one folder that are bands of one scene, by the scene's name."""
-    sets: dict[str, dict[str, Path]] = {}
-    for path in images:
-        # A raster of several bands may be named by them too: then its last one is no single band.
-        if (split := split_band(path.stem)) and not split_band(split[0]):
-            scene, band, gsd = split
-            members = sets.setdefault(scene, {})
-            if band not in members or gsd < (split_band(members[band].stem) or ("", "", 0))[2]:
-                members[band] = path
-    return {
-        scene: [members[band] for band in sorted(members)]
-        for scene, members in sets.items()
-        if len(members) > 1
-    }
-
-
-def _assets(item: Item, source: Source) -> Iterator[Path]:
-    """Yield the files of an item's assets that may be read."""
-    for href in files_of(item):
-        target = absolute(source.path.parent / href)
-        if target.suffix.lower() in SUFFIXES and target.is_file() and source.may_read(target):
-            yield target
 
 
 def _is_file(path: Path) -> bool:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ecofm.errors import SceneError
-from ecofm.tiles.items import is_item, read_stac_file
-from ecofm.tiles.products import SENTINEL, Place, Told, Words, assemble
-from ecofm.tiles.radiometry import REFLECTANCE_SCALE
+from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
+from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
+from ecofm.tiles.claims import Claim, parse_baseline, parse_number
+from ecofm.tiles.items import file_of, is_item, read_stac_file
+from ecofm.tiles.periods import period_of_span
+from ecofm.tiles.radiometry import APPLIED
 from ecofm.tiles.rasters import Remote
-from ecofm.tiles.scenes import CLASS_BAND, Scene, band_name
-from ecofm.tiles.sources import Source, absolute
+from ecofm.tiles.scenes import Scene
+from ecofm.tiles.sources import Source
 
-# STAC's common names, and the asset keys of Earth Search.
-COMMON = {
-    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05",
-    "rededge2": "B06", "rededge3": "B07", "nir": "B08", "nir08": "B8A", "nir09": "B09",
-    "cirrus": "B10", "swir16": "B11", "swir22": "B12", "scl": CLASS_BAND,
-}  # fmt: skip
 GSD = re.compile(r"_([126]0)m$")
+PICTURES = {"visual", "overview", "thumbnail"}
+"""Roles of assets that are renderings."""
+BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline")
+VERSION = "processing:version"
+
+Json = Mapping[str, Any]
 
 
-def read_stac(source: Source, words: Words) -> Scene:
+def read_stac(source: Source, options: SceneOptions) -> Scene:
     """Read what a STAC item says of itself; raises SceneError when it cannot be used."""
     item = source.item or read_stac_file(source.path)
     if item is None or not is_item(item):
@@ -35,35 +37,58 @@ def read_stac(source: Source, words: Words) -> Scene:
         for key in ("properties", "assets")
     )
     _require_sentinel(properties)
-    files, told = _assets_of(assets, source, words), _told_by(item, properties)
-    if not files.keys() - {CLASS_BAND}:
+    chosen = _assets_of(assets, options)
+    if all(quality_kind(band) for band in chosen):
         raise SceneError(f"has no asset with a band of Sentinel-2 (its own: {', '.join(assets)})")
-    told.metadata = _offset_of_assets(assets)
-    return assemble(source, files, told, words)
+    files: dict[str, Place] = {
+        band: (_place_of(assets[key], source, options), number)
+        for band, (key, number) in chosen.items()
+    }
+    told = _told_by(item, properties)
+    told.claims = {band: _claims_of(assets[key], key, n) for band, (key, n) in chosen.items()}
+    return assemble(source.name, files, told, options)
 
 
-def _told_by(item: Mapping[str, Any], properties: Mapping[str, Any]) -> Told:
+def _told_by(item: Json, properties: Json) -> Told:
     def text(*keys: str) -> str | None:
         values = (properties.get(key) for key in keys)
         return next((value for value in values if isinstance(value, str) and value), None)
 
-    applied = properties.get("earthsearch:boa_offset_applied")
-    date = text("datetime", "start_datetime")
-    product = text("s2:product_uri", "s2:product_id") or str(item.get("id", ""))
+    date = text("datetime") or period_of_span(text("start_datetime"), text("end_datetime"))
+    item_id = str(item.get("id", ""))
+    product = text("s2:product_uri", "s2:product_id", "s2:granule_id") or item_id
+    baseline, digits = _baseline_of(properties)
     return Told(
-        name=str(item.get("id", ""))[:200],
+        name=item_id[:200],
         dates=[date] if date else [],
         product_id=product,
         tag=text("period"),
-        applied=applied if isinstance(applied, bool) else None,
-        metadata=None,
-        baseline=text("s2:processing_baseline", "processing:version"),
+        applied=properties.get(APPLIED) is True
+        or properties.get("sentinel:boa_offset_applied") is True,
+        baseline=baseline,
+        baseline_digits=digits,
         synthetic=bool(properties.get("synthetic")),
     )
 
 
-def _assets_of(assets: Mapping[str, Any], source: Source, words: Words) -> dict[str, Place]:
-    """Return where each band of an item lies, whatever order its assets stand in.
+def _baseline_of(properties: Json) -> tuple[Claim | None, str]:
+    """Return what ESA's processing baseline says, and its digits.
+
+    `processing:version` is one where it is written as one and is no other software's version.
+    """
+    software = properties.get("processing:software")
+    versions = set(software.values()) if isinstance(software, dict) else set()
+    values = [(key, properties.get(key)) for key in BASELINES]
+    if properties.get(VERSION) not in versions:
+        values.append((VERSION, properties.get(VERSION)))
+    for key, value in values:
+        if (found := parse_baseline(value, key)) is not None:
+            return found, re.sub("[^0-9]", "", found.source[len(key) :])
+    return None, ""
+
+
+def _assets_of(assets: Json, options: SceneOptions) -> dict[str, tuple[str, int]]:
+    """Return (asset's key, band's number) of each band, whatever order the assets stand in.
 
     A file of one band goes before one of several (a rendering may name bands too), the finest
     before coarser ones, GeoTIFF before JPEG 2000. One raster may hold all bands: then the item
@@ -71,72 +96,100 @@ def _assets_of(assets: Mapping[str, Any], source: Source, words: Words) -> dict[
     """
     offered: dict[str, list[tuple[tuple[bool, int, bool, str], int]]] = {}
     for key, asset in assets.items():
-        if not isinstance(asset, dict):
+        if not isinstance(asset, dict) or _is_picture(key, asset):
             continue
         names = _bands_of(asset)
-        gsd = GSD.search(key)
-        band = _canonical(key.removesuffix("-jp2").removesuffix(gsd[0] if gsd else ""))
-        band = band or (_canonical(names[0]) if names else None)
-        rank = (len(names) > 1, int(gsd[1]) if gsd else 0, _is_jp2(asset), key)
-        if len(names) > 1 and {*names} <= {*SENTINEL, CLASS_BAND}:
+        found = GSD.search(key)
+        rank = (len(names) > 1, int(found[1]) if found else 0, _is_jp2(asset), key)
+        if len(names) > 1:
             for number, name in enumerate(names, start=1):
-                offered.setdefault(name, []).append((rank, number))
-        elif band is not None and len(names) < 2:
+                if name:
+                    offered.setdefault(name, []).append((rank, number))
+        elif band := _band_of_key(key) or next(iter(names), None):
             offered.setdefault(band, []).append((rank, 1))
-    wanted = {*words.bands, CLASS_BAND} if words.bands else set(offered)
-    chosen = {band: min(places) for band, places in offered.items() if band in wanted}
     return {
-        band: (_place_of(assets[rank[-1]], source, words), number)
-        for band, (rank, number) in chosen.items()
+        band: (min(places)[0][-1], min(places)[1])
+        for band, places in offered.items()
+        if _is_wanted(band, options.bands)
     }
 
 
-def _require_sentinel(properties: Mapping[str, Any]) -> None:
+def _is_wanted(band: str, wanted: tuple[str, ...] | None) -> bool:
+    """Return whether a band is asked for, or hides pixels of those that are."""
+    kind = quality_kind(band)
+    if kind not in (None, "unused"):
+        return True
+    if wanted is None:
+        return kind is None
+    sources = [text.partition("=")[2] or text for text in wanted]
+    return any(band == source or spectral_name(source) == band for source in sources)
+
+
+def _is_picture(key: str, asset: Json) -> bool:
+    roles = asset.get("roles")
+    named = {role for role in roles if isinstance(role, str)} if isinstance(roles, list) else set()
+    return bool(named & PICTURES) or key.lower().removesuffix("-jp2") in PICTURES
+
+
+def _require_sentinel(properties: Json) -> None:
     """Raise SceneError for another satellite's item: its `blue` is no B02, nor scaled as that."""
-    for key in ("constellation", "platform"):
+    for key in ("constellation", "platform", "mission"):
         name = properties.get(key)
-        if isinstance(name, str) and name and not re.match("sentinel-?2", name, re.IGNORECASE):
+        if not isinstance(name, str) or not name.strip():
+            continue
+        if not re.fullmatch(r"(?:sentinel2|s2)(?:msi)?[a-d]?", re.sub(r"[\W_]", "", name.lower())):
             raise SceneError(f"is of {key} {name[:40]}; items of Sentinel-2 are read")
 
 
-def _is_jp2(asset: Mapping[str, Any]) -> bool:
+def _is_jp2(asset: Json) -> bool:
     return str(asset.get("href", "")).partition("?")[0].lower().endswith(".jp2")
 
 
-def _list_of(asset: Mapping[str, Any], *keys: str) -> list[dict[str, Any]]:
+def _list_of(asset: Json, *keys: str) -> list[dict[str, Any]]:
     """Return the first of some lists of objects that an asset has."""
     for key in keys:
         if isinstance(found := asset.get(key), list) and found:
-            return [value for value in found if isinstance(value, dict)]
+            return [value if isinstance(value, dict) else {} for value in found]
     return []
 
 
-def _bands_of(asset: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names of an asset's bands, by STAC 1.0's extension or STAC 1.1."""
-    names = [band.get("name") for band in _list_of(asset, "eo:bands", "bands")]
-    return tuple(_canonical(name) or name for name in names if isinstance(name, str))
+def _bands_of(asset: Json) -> tuple[str | None, ...]:
+    """Return the bands of an asset, by STAC 1.0's extension or STAC 1.1; None for others."""
+    keys = ("name", "common_name", "eo:common_name")
+    return tuple(
+        next((known for key in keys if (known := _known(band.get(key)))), None)
+        for band in _list_of(asset, "eo:bands", "bands")
+    )
 
 
-def _canonical(name: str) -> str | None:
-    """Return the band of Sentinel-2 that a name stands for, None when it stands for none."""
-    known = COMMON.get(name.lower()) or band_name(name.upper())
-    return known if known in (*SENTINEL, CLASS_BAND) else None
+def _band_of_key(key: str) -> str | None:
+    key = key.removesuffix("-jp2")
+    found = GSD.search(key)
+    return _known(key.removesuffix(found[0] if found else ""))
 
 
-def _place_of(asset: Mapping[str, Any], source: Source, words: Words) -> Path | Remote:
+def _known(name: object) -> str | None:
+    """Return the band of Sentinel-2, or the quality band, that a name stands for, else None."""
+    if not isinstance(name, str):
+        return None
+    if COMMON.get(name.lower()) == CLASS_BAND or QUALITY_FILE.fullmatch(name):
+        return name.upper()
+    return spectral_name(name)
+
+
+def _place_of(asset: Json, source: Source, options: SceneOptions) -> Path | Remote:
     """Return the file or URL of an asset; raises SceneError when it must not be read."""
     href = str(asset.get("href", ""))
-    if re.match(r"https?://", href):
-        if not words.remote:
+    target = file_of(href, source.path, is_alone=source.item is None)
+    if re.match(r"https?://", href) and target is None:
+        if not options.remote:
             raise SceneError(f"has its pixels at {href[:80]}; give --remote to read them")
-        return Remote(href, words.sign)
+        return Remote(href, options.sign)
     # A store of its own, as `s3://`, has its data behind a URL too: `--sign` knows which.
-    if words.remote and words.sign and re.match(r"[a-z0-9]+://", href) and href[:5] != "file:":
-        return Remote(href, words.sign)
-    target = Path(href.removeprefix("file://"))
-    if re.match(r"[a-z0-9]+:", href.removeprefix("file://")) or href.startswith("/vsi"):
+    if options.remote and options.sign and target is None and "://" in href:
+        return Remote(href, options.sign)
+    if target is None:
         raise SceneError(f"names {href[:80]}; only files and, with --remote, https are read")
-    target = absolute(source.path.parent / target)
     if not source.may_read(target):
         raise SceneError(f"names {href[:80]}, which is outside the given folder")
     if not target.is_file():
@@ -144,18 +197,19 @@ def _place_of(asset: Mapping[str, Any], source: Source, words: Words) -> Path | 
     return target
 
 
-def _offset_of_assets(assets: Mapping[str, Any]) -> float | None:
-    """Return the offset in stored numbers that `raster:bands` (or STAC 1.1) say, None if none."""
-    values = set()
-    for key, asset in assets.items():
-        if not isinstance(asset, dict) or _canonical(key) in (None, CLASS_BAND):
-            continue
-        for band in [*_list_of(asset, "raster:bands", "bands"), asset]:
-            scale, offset = (band.get(k, band.get(f"raster:{k}")) for k in ("scale", "offset"))
-            if isinstance(scale, int | float) and not math.isclose(scale, REFLECTANCE_SCALE):
-                raise SceneError(f"has scale {scale:g}, expected {REFLECTANCE_SCALE:g}")
-            if isinstance(scale, int | float) and isinstance(offset, int | float):
-                values.add(round(offset / scale, 6))
-    if len(values) > 1:
-        raise SceneError(f"has offsets {sorted(values)}: one for all bands is expected")
-    return values.pop() if values else None
+def _claims_of(asset: Json, key: str, number: int) -> list[Claim]:
+    """Return what an asset says of a band: `raster:bands`, STAC 1.1's bands, or its own fields."""
+    found = []
+    for name in ("raster:bands", "bands", ""):
+        bands = _list_of(asset, name) if name else [dict(asset)]
+        band = bands[number - 1] if name and number <= len(bands) else bands[0] if bands else {}
+        source = f"{name or 'raster:scale and raster:offset'} of asset {key}"
+        scale, offset = (
+            parse_number(band.get(field, band.get(f"raster:{field}")), f"{field} in {source}")
+            for field in ("scale", "offset")
+        )
+        if scale is not None and scale <= 0:
+            raise SceneError(f"has scale {scale:g} in {source}, expected one above 0")
+        if scale is not None or offset is not None:
+            found.append(Claim(source, scale, offset))
+    return found

@@ -15,6 +15,7 @@ committed is not made again. `--dask FILE` is a YAML of a cluster:
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -139,19 +140,37 @@ def _wait_for_a_worker(client: Any) -> None:
 
 @contextmanager
 def _start(wanted: dict[str, Any]) -> Iterator[Any]:
-    """Start a cluster and close it at the end."""
+    """Start a cluster and close it at the end; ArtifactError for options that it does not take."""
+    try:
+        started = _build_cluster(wanted)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if not wanted["options"]:
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise ArtifactError(
+            f"the cluster of --dask FILE cannot be started ({reason}); check its options."
+        ) from error
+    with started as cluster:
+        if wanted["cluster"] == "slurm":
+            cluster.scale(jobs=int(wanted["jobs"]))
+        yield cluster
+
+
+def _build_cluster(wanted: dict[str, Any]) -> Any:
     if wanted["cluster"] == "slurm":
         from dask_jobqueue.slurm import SLURMCluster
 
-        with SLURMCluster(**wanted["options"]) as cluster:
-            cluster.scale(jobs=int(wanted["jobs"]))
-            yield cluster
-    else:
-        from distributed import LocalCluster
+        return SLURMCluster(**wanted["options"])
+    from distributed import LocalCluster
 
-        options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", **wanted["options"]}
-        with LocalCluster(n_workers=int(wanted["jobs"]), **options) as cluster:
-            yield cluster
+    # What fails in a worker is raised here; its own log would tell it twice, with a traceback.
+    options = {
+        "threads_per_worker": 1,
+        "dashboard_address": "127.0.0.1:0",
+        "silence_logs": logging.CRITICAL,
+        **wanted["options"],
+    }
+    return LocalCluster(n_workers=int(wanted["jobs"]), **options)
 
 
 def _read_cluster(path: Path | None, workers: int) -> dict[str, Any]:

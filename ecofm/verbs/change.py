@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from ecofm.maps.change import ChangeConfig
 from ecofm.maps.change import change as run_change
+from ecofm.tiles.periods import canonical
 from ecofm.verbs.outcome import conclude
 
 
@@ -25,11 +26,12 @@ def change(
 
     Args:
         scores: What `ecofm score` wrote.
-        from_: The earlier period.
+        from_: The earlier period: 2019, 2019-Q2, 2019-04, 2019-06-12 or 2018--2019.
         to: The later period.
         out: The change folder.
         config: How change is told from noise.
         overwrite: Replace another change map that OUT holds.
     """
+    from_, to = canonical(from_), canonical(to)
     run_change(scores, from_, to, out, config or ChangeConfig(), overwrite=overwrite)
     conclude(out, f"change from {from_} to {to} in change.parquet and change.png")

@@ -9,8 +9,11 @@ from cyclopts import Parameter
 
 from ecofm import compare
 from ecofm.artifact import read_manifest
+from ecofm.compare.answers import MAX_SHOWN
 from ecofm.compare.app import ServeConfig
 from ecofm.compare.consensus import ConsensusConfig
+from ecofm.compare.exchange import name_rejected
+from ecofm.errors import UsageError
 from ecofm.types import say
 from ecofm.verbs.outcome import conclude
 
@@ -24,18 +27,31 @@ def serve_(*, config: Annotated[ServeConfig, Parameter(name="*")]) -> None:
     compare.serve(config)
 
 
-def import_(*file: Path, store: Path) -> None:
-    """Read comparisons or orderings into a store; a bad file writes nothing.
+def import_(*file: Path, store: Path, strict: bool = False) -> None:
+    """Read comparisons or orderings into a store.
+
+    An outcome is left, right, tie or skip; l, r, tied, equal, same, draw, =, skipped, can't tell,
+    cannot tell, unsure and ? are read so too. Items 01 and 1.0 are 1. Capitals, outer blanks and
+    blank rows count for nothing. What cannot be read is left out and named; a file that is mostly
+    at fault is refused, and then nothing is written.
 
     Args:
-        file: CSV or Parquet: annotator, left, right, outcome or annotator, ordering; JSON of
-            Label Studio's Pairwise tag; .txt of lines a<b and a=b, named by its annotator.
+        file: CSV (commas, semicolons or tabs) or Parquet: annotator, left, right, outcome or
+            annotator, ordering; Label Studio's Pairwise tag as JSON, JSON-MIN or CSV; .txt of
+            lines a<b and a=b, named by its annotator; another store.
         store: The store; it is made when it does not exist.
+        strict: Import nothing when anything cannot be read.
     """
     if not file:
-        raise ValueError("name the files to import, CSV or Parquet.")
-    found = compare.import_files(file, store)
+        raise UsageError("name the files to import, CSV or Parquet.")
+    found = compare.import_files(file, store, strict=strict)
+    left_out = found.rejected
+    for sentence in left_out[:MAX_SHOWN]:
+        say(sentence)
     say(f"{store}: {found.n_added} comparisons added, {found.n_known} known already")
+    if left_out:
+        were = "answer was" if len(left_out) == 1 else "answers were"
+        say(f"{len(left_out)} {were} left out; {name_rejected(store)} names each with its reason.")
 
 
 def export_(*, store: Path, out: Path, annotator: str | None = None, full: bool = False) -> None:
@@ -63,7 +79,7 @@ def invite_(
         revoke: End their invitations and sessions instead.
     """
     if not name:
-        raise ValueError("name the annotators to invite.")
+        raise UsageError("name the annotators to invite.")
     for annotator, link in compare.invite(name, store, url, revoke=revoke):
         print(f"{annotator}\t{link}")
 
@@ -102,4 +118,8 @@ def report_(
     """
     compare.write_report(store, out, config, overwrite=overwrite)
     found = read_manifest(out, "agreement")
-    conclude(out, f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute")
+    conclude(
+        out,
+        f"{found['n_annotators']} annotators, {found['n_disputes']} pairs in dispute; "
+        f"{found['n_doubtful']} of the annotators not shown to be better than chance",
+    )

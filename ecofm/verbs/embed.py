@@ -22,7 +22,7 @@ def embed(
     """Turn every tile of some archives into a float32 vector.
 
     Args:
-        archive: Archive folders; give the flag once for each.
+        archive: Archive folders; give the flag once for each. They may not share tiles.
         encoder: What `ecofm pretrain` wrote.
         out: The embeddings' folder.
         columns: One part of the embeddings only: features, words, or a sub-space that the

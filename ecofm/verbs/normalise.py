@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.normalise import normalise as run_normalise
+from ecofm.tiles.periods import canonical
 from ecofm.types import progress_bar
 from ecofm.verbs.outcome import conclude
 
@@ -22,6 +23,7 @@ def normalise(*, archive: Path, out: Path, reference: str, overwrite: bool = Fal
         reference: The period that the others are brought to.
         overwrite: Replace another archive that OUT holds.
     """
+    reference = canonical(reference)
     lines = run_normalise(
         archive, out, reference=reference, overwrite=overwrite, progress=progress_bar("normalise")
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from ecofm.errors import UsageError
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker, rank_target
 from ecofm.rank.run import rank as run_rank
@@ -44,13 +45,13 @@ def rank(
         overwrite: Replace another ranker that OUT holds.
     """
     if members and clusters:
-        raise ValueError("give --members or --clusters, not both.")
+        raise UsageError("give --members or --clusters, not both.")
     if (comparisons is None) == (target is None):
-        raise ValueError("give --comparisons or --target, one of them.")
+        raise UsageError("give --comparisons or --target, one of them.")
     config, items = config or RankConfig(), members or clusters
     if comparisons:
         if column or positive:
-            raise ValueError("--column and --positive belong to --target.")
+            raise UsageError("--column and --positive belong to --target.")
         run_rank(embeddings, comparisons, out, config, members=items, overwrite=overwrite)
     else:
         assert target

@@ -20,10 +20,12 @@ def score(
     """Score tiles; each score has a 90 % interval.
 
     Args:
-        embeddings: Embeddings folders; give the flag once for each.
+        embeddings: Embeddings folders; give the flag once for each. They may not share tiles.
         ranker: What `ecofm rank` wrote.
         out: The scores' folder.
-        cog: Also write a cloud-optimised GeoTIFF for each period, one pixel a cell.
+        cog: Also write a cloud-optimised GeoTIFF for each period ({period}.tif), or for each UTM
+            zone in it ({period}_{EPSG code}.tif), one pixel a cell, and a STAC collection of them
+            (collection.json).
         overwrite: Replace other scores that OUT holds.
     """
     run_score(embeddings, ranker, out, cog=cog, overwrite=overwrite, progress=progress_bar("score"))

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
+from ecofm.contrast import name_colours, warn_of_names
 from ecofm.errors import ArtifactError
 from ecofm.maps.granules import measure_scene_edges, summarise
 from ecofm.maps.looks import (
@@ -22,8 +23,9 @@ from ecofm.maps.looks import (
     measure_seams,
     pick_periods,
 )
-from ecofm.maps.pictures import draw_scores, draw_true_colour, save_picture
+from ecofm.maps.pictures import draw_imagery, draw_scores, save_picture
 from ecofm.tiles.archive import open_archive
+from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
 MAX_LINE = 2000
@@ -69,6 +71,7 @@ def show(path: Path, *, out: Path | None = None) -> None:
 
 def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     archive = open_archive(folder)
+    warn_of_names(archive.contract, folder)
     counts = archive.index.groupby("period")["valid_share"].agg(["size", "mean", "min"])
     for period, row in counts.iterrows():
         print(
@@ -91,9 +94,10 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
         print("steps in mean radiometry across the edges of scenes inside tiles:")
         print(summarise(crossings).round(3).to_string(index=False))
         crossings.to_csv(pictures / "scene_edges.csv", index=False)
+    # true_colour, false_colour or grey: the picture's title says which bands.
+    colours = name_colours(archive.contract).split(" (")[0].lower().replace(" ", "_")
     for period in pick_periods(archive):
-        figure = draw_true_colour(archive, period, f"True colour {period}")
-        save_picture(figure, pictures / f"true_colour_{period}.png")
+        save_picture(draw_imagery(archive, period), pictures / f"{colours}_{period}.png")
         if (seams.table["period"] == period).any():
             figure = draw_seams(seams, period, archive.attribution)
             save_picture(figure, pictures / f"seams_{period}.png")
@@ -109,7 +113,7 @@ def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> No
 def _draw_scores(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     scores = gpd.read_parquet(folder / "scores.parquet")
     print(scores.groupby("period")["score"].describe().round(2).to_string())
-    for period in sorted(scores["period"].unique()):
+    for period in sort_periods(scores["period"]):
         if scores.geometry.notna().any():
             figure = draw_scores(scores, period, f"Score {period}", manifest["attribution"])
             save_picture(figure, pictures / f"score_{period}.png")

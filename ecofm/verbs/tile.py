@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 from cyclopts import Parameter
 
-from ecofm.errors import SceneError
+from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.area import read_area
 from ecofm.tiles.ingest import TileConfig
@@ -17,8 +17,16 @@ from ecofm.tiles.rasters import Sign
 from ecofm.tiles.search import SearchConfig, is_api
 from ecofm.tiles.search import search as run_search
 from ecofm.tiles.verify import verify as run_verify
-from ecofm.types import progress_bar
+from ecofm.types import progress_bar, say
 from ecofm.verbs.outcome import conclude
+
+HOW = {
+    "first": "the earliest valid pixel is taken (median, medoid and best use all)",
+    "median": "the median of each band is taken",
+    "medoid": "the date nearest to the median is taken, pixel by pixel",
+    "best": "the date farthest from cloud and nearest to the middle is taken, pixel by pixel",
+}
+"""What each way of compositing does, said where it was needed."""
 
 
 def tile(
@@ -39,9 +47,14 @@ def tile(
     """Turn scenes or chips (PNG, JPEG, TIFF) into an archive of tiles.
 
     Scenes are GeoTIFF, COG, JPEG 2000, SAFE folders (L1C, L2A), sets of files with one band each
-    (`..._B02.tif`) and STAC items. Scenes of one date are mosaicked, dates of one period
-    composited; nodata, masks and clouds are honoured; a scene that is aligned with the grid is
-    copied, not resampled.
+    (`..._B02.tif`), STAC items, and what Earth Engine and notebooks export (floats too). Scenes of
+    one date are mosaicked, dates of one period composited; scenes that show the same ground at the
+    same time are left out, for none of them comes first. Nodata, masks and clouds are honoured; a
+    scene that is aligned with the grid is copied, not resampled.
+
+    What the stored numbers mean (scale and offset) is read from items, metadata, the files
+    themselves, processing baselines and dates, in this order, and checked against the pixels; where
+    nothing decides, a scene is left out with the flag to give. docs/SOURCES.md tells it all.
 
     Instead of scenes, one URL of a STAC API may be given, with --remote, --area and --dates: the
     items that it has there are kept in `OUT.items` and read over https. They are asked for once;
@@ -52,6 +65,8 @@ def tile(
         out: The archive's folder.
         config: How scenes become tiles.
         area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons.
+            Across the 180th meridian: 179,-17,-179,-16 or 179,-17,181,-16, or polygons that are cut
+            there or have longitudes above 180.
         search: What is looked for in a STAC API.
         sign: `module:function` that makes a URL readable, as `planetary_computer:sign`.
         masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
@@ -67,10 +82,12 @@ def tile(
         _verify(path, out, strict)
         return
     if not path:
-        raise ValueError("name the scenes, or folders that hold them.")
+        raise UsageError("name the scenes, or folders that hold them.")
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers {workers}: at least one makes tiles.")
     config = config or TileConfig()
     if sign is not None and not config.remote:
-        raise ValueError("--sign makes URLs readable, which are read with --remote only.")
+        raise UsageError("--sign makes URLs readable, which are read with --remote only.")
     run_tile(
         _find(path, out, config, area, search, append=append, overwrite=overwrite),
         out,
@@ -86,6 +103,12 @@ def tile(
     )
     archive = open_archive(out)
     periods = ", ".join(archive.periods)
+    if several := archive.manifest.get("n_of_several_dates"):
+        how = archive.manifest["config"]["composite"]
+        say(
+            f"{several} of {archive.n_tiles} tiles have scenes of several dates; "
+            f"--composite {how}: {HOW[how]}."
+        )
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
 
 
@@ -103,14 +126,14 @@ def _find(
     apis = [text for text in given if is_api(text)]
     if not apis:
         if search is not None and search != SearchConfig():
-            raise ValueError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
+            raise UsageError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
         return [Path(text) for text in given]
     if not config.remote:
         raise SceneError(f"{apis[0]} is a URL; give --remote to read it, or a folder of imagery.")
     if len(given) > 1:
-        raise ValueError("give one URL of a STAC API, and nothing beside it.")
+        raise UsageError("give one URL of a STAC API, and nothing beside it.")
     if area is None or search is None or search.dates is None:
-        raise ValueError("a STAC API is asked for --area and --dates; give both.")
+        raise UsageError("a STAC API is asked for --area and --dates; give both.")
     items = out.with_name(f"{out.name}.items")
     run_search(apis[0], items, read_area(area), search, again=append or overwrite)
     return [items]
@@ -122,15 +145,15 @@ def _load_sign(name: str) -> Sign:
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"--sign {name}: expected module:function ({error}).") from error
+        raise UsageError(f"--sign {name}: expected module:function ({error}).") from error
     if not callable(found):
-        raise ValueError(f"--sign {name} is no function.")
+        raise UsageError(f"--sign {name} is no function.")
     return cast(Sign, found)
 
 
 def _verify(paths: tuple[str, ...], out: Path, strict: bool) -> None:
     if paths:
-        raise ValueError("--verify reads OUT alone: give no scenes with it.")
+        raise UsageError("--verify reads OUT alone: give no scenes with it.")
     n_damaged = run_verify(out, progress_bar("verify"))
     conclude(
         out, f"{open_archive(out).n_tiles} tiles are whole, {n_damaged} damaged", strict=strict

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from ecofm.errors import UsageError
 from ecofm.rank.run import load_ranker
 from ecofm.rank.transfer import TransferConfig
 from ecofm.rank.transfer import transfer as run_transfer
@@ -56,10 +57,10 @@ def transfer(
         overwrite: Replace something else that OUT holds.
     """
     if members and clusters:
-        raise ValueError("give --members or --clusters, not both.")
+        raise UsageError("give --members or --clusters, not both.")
     if curve:
         if truth is None:
-            raise ValueError("--curve needs --truth: a table by cell_id to judge by.")
+            raise UsageError("--curve needs --truth: a table by cell_id to judge by.")
         _measure(
             ranker, embeddings, truth, out, config, comparisons, members or clusters,
             {"column": column, "region": region, "draws": draws}
@@ -68,9 +69,9 @@ def transfer(
         )  # fmt: skip
         return
     if truth or column or region or sizes:
-        raise ValueError("--truth, --column, --region and --sizes go with --curve.")
+        raise UsageError("--truth, --column, --region and --sizes go with --curve.")
     if comparisons is None:
-        raise ValueError(
+        raise UsageError(
             "--comparisons is needed: judgements of the new country's tiles or clusters. "
             "Without any, `ecofm score` uses the ranker as it is."
         )

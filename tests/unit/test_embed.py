@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import ecofm
-from ecofm.embed import BATCH_TILES, Embeddings, embed, open_embeddings
+from ecofm.embed import BATCH_TILES, Embeddings, embed, open_embeddings, require_tiles_once
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.tiles.archive import open_archive
 
@@ -129,7 +129,7 @@ def test_mean_and_std_are_no_part_of_the_match(
 
 
 def test_embeddings_of_two_encoders_are_not_mixed(
-    stages: Any, tiny: Callable[..., Any], tmp_path: Path
+    make_archive: Callable[..., Path], stages: Any, tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     from ecofm.pretrain.run import pretrain
 
@@ -139,10 +139,85 @@ def test_embeddings_of_two_encoders_are_not_mixed(
         open_embeddings([stages.embeddings, other])
     with pytest.raises(ArtifactError, match="--overwrite"):
         embed([stages.archive], stages.encoder, other)
-    embed([stages.archive], stages.encoder, other, overwrite=True)
+    more = make_archive(tmp_path / "more", corner=(3400, 391))
+    embed([more], stages.encoder, other, overwrite=True)
     index, matrix, encoder_hash = open_embeddings([stages.embeddings, other])
-    assert len(index) == len(matrix) == 48
+    assert len(index) == len(matrix) == 24 + 12
     assert encoder_hash == Embeddings(other).encoder_hash
+
+
+def test_a_tile_that_two_inputs_share_is_refused_wherever_they_are_used_together(
+    make_archive: Callable[..., Path], stages: Any, answer: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Cells 3459_393 and 3459_394 are in both archives, in one of the second one's periods."""
+    from ecofm.cluster import ClusterConfig, cluster
+    from ecofm.maps.scores import score
+    from ecofm.rank.finetune import FinetuneConfig, finetune
+    from ecofm.rank.heads import RankConfig
+    from ecofm.rank.run import rank
+
+    beside = make_archive(
+        tmp_path / "beside", n_cells=4, periods=("2020", "2021"), corner=(3459, 393)
+    )
+    shared = r"share 2 tiles, first cell 32652_3459_393 in period 2020.*ecofm tile SCENES"
+    with pytest.raises(
+        ArtifactError, match=rf"--archive {stages.archive} and --archive .*{shared}"
+    ):
+        embed([stages.archive, beside], stages.encoder, tmp_path / "out")
+    answers = answer(tmp_path / "answers.csv", stages.archive)
+    with pytest.raises(ArtifactError, match=shared):
+        finetune(
+            [stages.archive, beside], stages.encoder, answers, tmp_path / "out", FinetuneConfig()
+        )
+    other = embed([beside], stages.encoder, tmp_path / "other")
+    both = [stages.embeddings, other]
+    for run in (
+        lambda out: score(both, stages.ranker, out),
+        lambda out: rank(both, stages.answers, out, RankConfig(n_heads=3)),
+        lambda out: cluster(both, out, ClusterConfig(k=2)),
+        lambda out: open_embeddings([other, stages.embeddings, stages.embeddings]),
+    ):
+        with pytest.raises(ArtifactError, match=r"--embeddings .* and --embeddings .* share"):
+            run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_input_twice_and_rows_twice_in_one_are_refused(
+    stages: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ArtifactError, match=r"share 24 tiles.*give one of the two"):
+        embed([stages.archive, stages.archive], stages.encoder, tmp_path / "out")
+    twice = shutil.copytree(stages.embeddings, tmp_path / "twice")
+    table = gpd.read_parquet(twice / "index.parquet")
+    for column in ("tile_id", "cell_id", "period"):
+        table.loc[[3, 4], column] = table[column][2]
+    table.to_parquet(twice / "index.parquet")
+    with pytest.raises(ArtifactError, match=r"holds 2 tiles twice, first cell .*`ecofm embed`"):
+        open_embeddings([twice])
+
+
+def test_chips_of_one_name_are_told_apart_by_tiling_their_folders_together(
+    stages: Any, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    from ecofm.tiles.ingest import TileConfig, tile
+
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    for folder, image in zip(("north", "south"), pixels, strict=True):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+        tile([tmp_path / folder], tmp_path / f"{folder}_tiles", TileConfig(grid="none"))
+    parts = [
+        (path, open_archive(path).index)
+        for path in (tmp_path / "north_tiles", tmp_path / "south_tiles")
+    ]
+    with pytest.raises(ArtifactError, match=r"share 1 tiles, first cell a.png .*FOLDER FOLDER"):
+        require_tiles_once(parts, "archive")
+    tile([tmp_path / "north", tmp_path / "south"], tmp_path / "all", TileConfig(grid="none"))
+    index = open_archive(tmp_path / "all").index
+    assert sorted(index["cell_id"]) == ["north/a.png", "south/a.png"]
+    require_tiles_once([(tmp_path / "all", index)], "archive")
 
 
 def test_one_part_of_the_embeddings_is_taken_and_not_mixed_with_the_whole(

@@ -154,6 +154,9 @@ export async function enterCompare(onUnknown) {
   };
   const session = kept.get("session", {});
   $("colours").hidden = session.styles.length < 2;
+  const bands = session.bands_shown ?? []; // a session of before has none
+  $("bands-shown").hidden = bands.length === 0;
+  $("bands-shown").textContent = t("bands_shown", { bands: bands.join(", ") });
   $("reshuffle").hidden = !session.can_shuffle;
   await step(async () => {
     await sendUnsent();

@@ -23,6 +23,7 @@ class FakeItems:
         self.items = [str(number) for number in range(11)] + [HOSTILE]
         self.sizes = np.ones(12)
         self.styles = ["true", "false"]
+        self.bands_shown: list[str] = []
         self.can_shuffle = True
         self.are_clusters = are_clusters
 

@@ -28,6 +28,7 @@ class Items:
         self.items = [*(str(number) for number in range(7)), "<img src=x onerror=alert(1)>"]
         self.sizes = np.ones(8)
         self.styles = ["true", "false"]
+        self.bands_shown: list[str] = []
         self.can_shuffle = True
         self.are_clusters = True
 

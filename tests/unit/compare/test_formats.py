@@ -40,7 +40,7 @@ def closure(rows):
 
 
 def test_an_ordering_file_is_read_with_what_follows_from_it():
-    rows = read_study(ADA, "0<01\n\n 2 < 0\n1 = 4\n9<8\n")
+    rows = read_study(ADA, "0<01\n\n 2 < 0\n1 = 4\n9<8\n").rows
     assert {row[1:] for row in rows} == {
         ("1", "0", "left"), ("4", "0", "left"), ("1", "2", "left"), ("4", "2", "left"),
         ("0", "2", "left"), ("4", "1", "tie"), ("8", "9", "left"),
@@ -56,7 +56,7 @@ def test_a_whole_ordering_comes_back_from_its_file(tiers):
         for tier in sorted(set(tiers))
     )
     rows = expand_ordering("ada", text)
-    again = read_study(ADA, write_study(rows))
+    again = read_study(ADA, write_study(rows)).rows
     assert {(frozenset(row[1:3]), row.left if row.outcome == "left" else "") for row in again} == {
         (frozenset(row[1:3]), row.left if row.outcome == "left" else "") for row in rows
     }
@@ -66,7 +66,7 @@ def test_a_whole_ordering_comes_back_from_its_file(tiers):
 @given(WINS)
 def test_a_partial_order_keeps_its_closure(wins):
     rows = [Comparison("ada", a, b, "left") for a, b in wins]
-    assert closure(read_study(ADA, write_study(rows))) == closure(rows)
+    assert closure(read_study(ADA, write_study(rows)).rows) == closure(rows)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_partial_order_keeps_its_closure(wins):
 )  # fmt: skip
 def test_unusable_ordering_files_are_refused(text, words):
     with pytest.raises(ComparisonError, match=words):
-        read_study(ADA, text)
+        read_study(ADA, text).settle().require_whole()
 
 
 def test_what_an_ordering_file_cannot_hold_is_refused():
@@ -92,7 +92,7 @@ def test_what_an_ordering_file_cannot_hold_is_refused():
 @given(ROWS)
 def test_label_studio_there_and_back(rows):
     again = read_labelstudio(Path("x.json"), write_labelstudio(rows))
-    assert sorted(again) == sorted(rows)
+    assert sorted(again.rows) == sorted(rows) and not again.rejected
 
 
 def test_label_studios_own_export_is_read():
@@ -103,7 +103,7 @@ def test_label_studios_own_export_is_read():
     }  # fmt: skip
     cancelled = {"completed_by": {"email": "bo@example.org"}, "was_cancelled": True, "result": []}
     task = {"id": 1, "data": {"left": 3, "right": "04"}, "annotations": [annotation, cancelled]}
-    assert read_labelstudio(Path("x.json"), json.dumps([task])) == [
+    assert read_labelstudio(Path("x.json"), json.dumps([task])).rows == [
         ("10", "3", "4", "right"), ("bo@example.org", "3", "4", "skip"),
     ]  # fmt: skip
 
@@ -112,16 +112,20 @@ def test_label_studios_own_export_is_read():
     ("tasks", "words"),
     [("{", "not JSON"), ("[" * 100_000, "not JSON"), ("{}", "no list of tasks"),
      ("[]", "no annotation"),
-     ('[{"data": {"left": "1"}, "annotations": []}]', "task 1: KeyError 'right'"),
+     ('[{"data": {"left": "1"}, "annotations": []}]', "no annotation"),
+     ('[{"data": {"left": "1", "right": "2"}, "annotations": [], "predictions": [{"result": []}]}]',
+      "predictions of a model and no annotation"),
      ('[{"data": {"left": "1", "right": "2"}, "annotations": [{"completed_by": 1, "result": []}]}]',
-      "task 1: an annotation selects neither"),
-     ("[3]", "task 1: Type"),
+      "1 question and no answers"),
+     ("[3]", "task 1: it is '3'"), ('{"text": 1}\n{"text": 2}', "one a line perhaps"),
+     ('[{"data": {"left": "1", "right": "2"}}]', "no list of annotations"),
+     ('[{"left": 1, "right": 2, "answer": "left"}]', "holds 'left', 'right', 'answer'"),
      ('[{"data": {"left": "1", "right": "1"}, "annotations": [{"completed_by": 1, "result": '
       '[{"type": "pairwise", "value": {"selected": "left"}}]}]}]', "compared with itself")],
 )  # fmt: skip
 def test_unusable_exports_of_label_studio_are_refused(tasks, words):
     with pytest.raises(ComparisonError, match=words):
-        read_labelstudio(Path("x.json"), tasks)
+        read_labelstudio(Path("x.json"), tasks).settle().require_whole()
 
 
 def test_files_go_through_the_store_by_their_suffix(tmp_path):

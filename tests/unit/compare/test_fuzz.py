@@ -35,6 +35,7 @@ class Items:
         self.items = [str(number) for number in range(6)]
         self.sizes = np.ones(6)
         self.styles = ["true", "false"]
+        self.bands_shown: list[str] = []
         self.can_shuffle = True
         self.are_clusters = True
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from ecofm.artifact import build_manifest, write_json
-from ecofm.compare.items import ExemplarSheets, MemberSheets, Place, Tiles, draw_tile, false_colour
-from ecofm.errors import ArtifactError
+from ecofm.compare.items import ExemplarSheets, MemberSheets, Place, Tiles, false_colour
+from ecofm.contrast import draw_tile
+from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.types import Contract
 
 
@@ -52,7 +53,7 @@ def test_unusable_clusters_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="no exemplars"):
         ExemplarSheets(outside)
     (outside / "clusters.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ArtifactError, match="cannot be read"):
+    with pytest.raises(ComparisonError, match=r"cannot be read .* again with `ecofm cluster`"):
         ExemplarSheets(outside)
     write_json(outside / "manifest.json", build_manifest("embeddings", {}, {}))
     with pytest.raises(ArtifactError, match="expected clusters"):
@@ -99,7 +100,7 @@ def test_clusters_with_their_archive_have_sheets_that_can_be_reshuffled(make_arc
     with pytest.raises(ArtifactError, match=r"lacks 24 of the tiles .*wrong.csv names, first x"):
         MemberSheets([archive], tmp_path / "wrong.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ArtifactError, match="expected the columns tile_id, item"):
+    with pytest.raises(ComparisonError, match="expected tile_id, item"):
         MemberSheets([archive], tmp_path / "other.csv")
 
 
@@ -114,7 +115,7 @@ def test_other_types_are_stretched_alike_and_clipped():
     contract = make_contract("uint16", ("B02", "B03", "B04", "B08"), mean=1000.0, std=200.0)
     pixels = np.array([[0, 600, 1100, 1600, 60000]] * 4, np.uint16)[:, None, :]
     valid = np.ones((1, 5), bool)
-    image = draw_tile(pixels, valid, contract, contract.true_colour())
+    image = draw_tile(pixels, valid, contract)
     assert false_colour(contract) == (3, 2, 1)
-    assert image[0, :, 0].tolist() == [0, 0, 127, 255, 255]
+    assert image[0, :, 0].tolist() == [0, 0, 128, 255, 255]
     assert (image[..., 0] == image[..., 2]).all()

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from ecofm.cli import main
-from ecofm.compare.agreement import count_repeats, tabulate_annotators, tabulate_disputes
+from ecofm.compare.agreement import tabulate_disputes
+from ecofm.compare.annotators import count_repeats, tabulate_annotators
 from ecofm.compare.comparison import COLUMNS
 from ecofm.compare.consensus import ConsensusConfig, fit_answers, fit_consensus
 from ecofm.compare.exchange import read_comparisons
@@ -67,7 +68,7 @@ def test_who_answers_at_random_or_upside_down_is_found_and_counts_less():
     assert min(reliability[f"a{n}"] for n in range(6)) > 0.9
     assert 0.3 < reliability["guess"] < 0.75 and reliability["contrary"] < 0.2
     annotators = tabulate_annotators(everyone, crowd).set_index("annotator")
-    assert annotators.loc["contrary", "with_consensus"] < 0.1
+    assert annotators.loc["contrary", "with_others"] < 0.1
     assert annotators.loc["a0", "n_answers"] == 105 and np.isnan(
         annotators.loc["a0", "consistency"]
     )

@@ -13,18 +13,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecofm.compare.comparison import OUTCOMES, Comparison, check_text, normalize_item
+from ecofm.compare.comparison import OUTCOMES, Comparison, normalize_annotator, normalize_item
 from ecofm.compare.exchange import export, import_files, read_comparisons
 from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.errors import ComparisonError
 
+
+def is_name(text):
+    """Whether a text can name anything; 1.5, nan and blanks cannot."""
+    try:
+        return bool(normalize_item(text))
+    except ComparisonError:
+        return False
+
+
 TEXT = st.text(
     st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12
-).filter(str.strip)  # fmt: skip
+).filter(is_name)  # fmt: skip
 ROWS = st.lists(
     st.builds(
         Comparison,
-        TEXT.map(lambda text: check_text(text, "a name")),
+        TEXT.map(normalize_annotator),
         TEXT.map(normalize_item),
         TEXT.map(normalize_item),
         st.sampled_from(OUTCOMES),

@@ -49,9 +49,10 @@ def test_kind_is_told_by_content_not_by_suffix(tmp_path):
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"\n\n", "blank"),
+        (b"\n\n", "is empty"),
+        (b",,,\n,,\n", "blank"),
         (HEADER, "no answers"),
-        (b"annotator;ordering\nada;3>4\n", "columns are"),
+        (b"annotator;order\nada;3>4\n", "columns are"),
         (b"annotator,left,right\nada,3,4\n", "columns are"),
         (b"annotator,annotator,ordering\nada,ada,3>4\n", "columns are"),
         (b"annotator,left,right,outcome,ordering\nada,3,4,tie,3>4\n", "columns are"),
@@ -60,12 +61,16 @@ def test_kind_is_told_by_content_not_by_suffix(tmp_path):
         (HEADER + b"ada,3,4\n", "line 2: found 3 fields, expected 4"),
         (HEADER + b"ada,3,,left\n", "line 2: an item's name is empty"),
         (HEADER + b",3,4,left\n", "line 2: the annotator's name is empty"),
-        (HEADER + b"ada,3,\x004,left\n", "line 2: .*control character"),
-        (HEADER + b'ada,3,"4\n5",left\n', "line 3: .*control character"),
+        (HEADER + b"ada,3,\x004,left\n", "line 2 holds a zero byte"),
+        (HEADER + b"ada,3,\x014,left\n", "line 2: .*control character"),
+        (HEADER + b'ada,3,"4\n5",left\n', "line 2: .*control character"),
         (HEADER + b"ada,3,4,left\nada,\xff,4,left\n", "line 3: byte 0xff is not UTF-8"),
         (HEADER + b"ada,3," + b"x" * 300 + b",left\n", "line 2: .* 300 characters"),
-        (HEADER + b"ada,3," + b"x" * 200_000 + b",left\n", "line 2: this is not CSV .*limit"),
-        (HEADER + b'ada,3,"4,left\n', "not CSV"),
+        (
+            HEADER + b"ada,3," + b"x" * 200_000 + b",left\n",
+            "line 2 cannot be read as a table .*limit",
+        ),
+        (HEADER + b'ada,3,"4,left\n', "line 2 cannot be read as a table"),
         (b"annotator,ordering\nada,3>4\nbo,3<4\n", "line 3: .*best first"),
         (b"PAR1 and then nothing", "Parquet"),
         (b"\x89PNG\r\n\x1a\n", "line 1: byte 0x89"),
@@ -82,7 +87,12 @@ def test_bad_files_are_refused_with_the_line(tmp_path, content, words):
 
 @pytest.mark.parametrize(
     ("column", "words"),
-    [([3.5], "double"), ([None], "missing values"), ([["a"]], "list"), ([b"a"], "binary")],
+    [
+        ([3.5], "row 1: an item's name is '3.5'"),
+        ([None], "row 1: an item's name is empty"),
+        ([["a"]], "list"),
+        ([b"a"], "binary"),
+    ],
 )
 def test_parquet_columns_of_other_types_are_refused(tmp_path, column, words):
     frame = pd.DataFrame({"annotator": ["ada"], "left": column, "right": ["4"], "outcome": ["tie"]})

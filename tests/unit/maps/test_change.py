@@ -214,7 +214,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
         change(broken, "2016", "2019", out, ChangeConfig())
     ids["2016"][1] = ids["2016"][0]
     twice = make_scores(tmp_path / "twice", {"2016": values, "2019": values}, cell_ids=ids)
-    with pytest.raises(EcofmError, match="scores cell 1_0 twice in period 2016"):
+    with pytest.raises(EcofmError, match="scores 1 cells twice, first 1_0 in period 2016"):
         change(twice, "2016", "2019", out, ChangeConfig())
     with pytest.raises(ArtifactError, match="ecofm score"):
         change(tmp_path / "nowhere", "2016", "2019", out, ChangeConfig())

@@ -23,14 +23,19 @@ def land(height: int, width: int, seed: int = 0) -> Any:
     return (1500 + 300 * waves + random.normal(0, 30, (3, height, width))).astype("uint16")
 
 
-def archive_of(folder: Path, scenes: dict[str, tuple[Any, int]]) -> Archive:
+def archive_of(
+    folder: Path,
+    scenes: dict[str, tuple[Any, int]],
+    epsg: int = 32652,
+    corner: tuple[int, int] = (320000, 4321280),
+) -> Archive:
     """Tile scenes of (pixels, column of their left side) onto utm:1280."""
     (folder / "in").mkdir()
     for name, (pixels, left) in scenes.items():
-        place = Affine(10, 0, 320000 + 10 * left, 0, -10, 4321280)
+        place = Affine(10, 0, corner[0] + 10 * left, 0, -10, corner[1])
         with rasterio.open(
             folder / "in" / f"{name}.tif", "w", driver="GTiff", count=3, dtype="uint16",
-            height=pixels.shape[1], width=pixels.shape[2], crs="EPSG:32652", transform=place,
+            height=pixels.shape[1], width=pixels.shape[2], crs=f"EPSG:{epsg}", transform=place,
             nodata=0,
         ) as file:  # fmt: skip
             file.write(pixels)
@@ -71,6 +76,21 @@ def test_the_edge_of_a_granule_inside_tiles_is_located(tmp_path: Path, brighter:
     assert len(found) == 2 * 4 and set(found["edge_px"]) == {128}, "both scenes end there"
     (ratio,) = granules.summarise(found)["ratio"]
     assert (ratio > 5) if brighter else (ratio < 2)
+
+
+def test_edges_beside_the_180th_meridian_are_located(tmp_path: Path) -> None:
+    """Scenes of zone 1 begin west of it; one ends 450 columns on, east of it, inside tiles."""
+    pixels = land(512, 1024)
+    scenes = {"a_20190601": (pixels[:, :, :450], 0)}
+    scenes["b_20190701"] = (pixels[:, :, 450:] + np.uint16(400), 450)
+    archive = archive_of(tmp_path, scenes, 32701, (176640, 8140800))
+    outlines = dict(zip(archive.scenes["name"], archive.scenes.geometry, strict=True))
+    assert outlines["a_20190601.tif"].geom_type == "MultiPolygon"
+    found = granules.measure_scene_edges(archive)
+    columns = {tile_id.split("@")[0].split("_")[2] for tile_id in found["tile_id"]}
+    assert columns == {"141"} and len(found) == 2 * 4 and set(found["edge_px"]) == {128}
+    (ratio,) = granules.summarise(found)["ratio"]
+    assert ratio > 5
 
 
 def test_a_slanted_edge_is_located_and_the_outer_edge_is_none(tmp_path: Path) -> None:

@@ -9,20 +9,25 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from PIL import Image
+from pyproj import Geod
 from shapely.geometry import box
 
 from ecofm.errors import EcofmError
+from ecofm.grid import Grid
 from ecofm.maps.pictures import (
     draw_change,
+    draw_imagery,
     draw_scores,
-    draw_true_colour,
+    imagery_mosaic,
+    place_cells,
     save_picture,
     shrink_tile,
-    stretch_true_colour,
-    true_colour_mosaic,
 )
 from ecofm.types import Contract
 
@@ -76,8 +81,8 @@ def read_picture(path: Path) -> np.ndarray:
     ],
 )
 def test_tiles_lie_where_their_cells_do(cell_ids: list[str], corner: tuple[int, int]) -> None:
-    archive = make_archive(cell_ids, [100, 2000, 1000])
-    image = true_colour_mosaic(archive, "2019", 16)
+    archive = make_archive(cell_ids, [900, 1200, 1000])
+    image = imagery_mosaic(archive, "2019", 16)
     assert image.shape == (16, 16, 4)
     assert image.dtype == np.uint8
     assert (image[:8, 8:, 3] == 0).all()
@@ -89,20 +94,20 @@ def test_tiles_lie_where_their_cells_do(cell_ids: list[str], corner: tuple[int, 
 def test_mosaic_stays_within_its_size() -> None:
     cell_ids = [f"{y}_{x}" for y in range(5) for x in range(9)]
     archive = make_archive(cell_ids, list(range(100, 145)))
-    assert true_colour_mosaic(archive, "2019", 4).shape == (2, 3, 4)
-    assert true_colour_mosaic(archive, "2019", 18).shape == (10, 18, 4)
-    assert true_colour_mosaic(archive, "2019", 10_000).shape == (40, 72, 4)
+    assert imagery_mosaic(archive, "2019", 4).shape == (2, 3, 4)
+    assert imagery_mosaic(archive, "2019", 18).shape == (10, 18, 4)
+    assert imagery_mosaic(archive, "2019", 10_000).shape == (40, 72, 4)
 
 
 def test_mosaic_of_two_zones_shows_the_larger(capsys: pytest.CaptureFixture[str]) -> None:
     archive = make_archive(["32651_5_5", "32652_5_5", "32652_5_6"], [100, 200, 300])
-    assert true_colour_mosaic(archive, "2019", 16).shape == (8, 16, 4)
+    assert imagery_mosaic(archive, "2019", 16).shape == (8, 16, 4)
     assert "2 of 3 cells in zone 32652" in capsys.readouterr().err
 
 
 def test_invalid_pixels_are_transparent_and_do_not_dim_the_others() -> None:
     archive = make_archive(["1_1", "1_2"], [100, 200], valid=False)
-    assert (true_colour_mosaic(archive, "2019", 16) == 0).all()
+    assert (imagery_mosaic(archive, "2019", 16) == 0).all()
     pixels = np.stack([np.full((4, 4), 7.0)] * 3)
     pixels[:, :, ::2] = 9_999
     valid = np.ones((4, 4), bool)
@@ -124,25 +129,15 @@ def test_shrinking_keeps_the_range_and_a_constant(height: int, width: int, n_px:
     assert (constant == 5).all()
 
 
-def test_true_colour_puts_red_first_and_honours_limits() -> None:
-    pixels = np.stack([np.full((2, 2), v, dtype=np.uint16) for v in (0, 500, 1000)])
-    image = stretch_true_colour(pixels, CONTRACT, (0, 1000))
-    np.testing.assert_array_equal(image[0, 0], [255, 128, 0])
-    robust = stretch_true_colour(np.arange(1, 301).reshape(3, 10, 10), CONTRACT)
-    assert robust.min() == 0
-    assert robust.max() == 255
-    assert (stretch_true_colour(np.zeros((3, 2, 2), np.uint16), CONTRACT) == 0).all()
-
-
 def test_pictures_are_not_blank(tmp_path: Path) -> None:
     table = make_scores()
-    archive = make_archive(["1_1", "1_2", "2_1"], [100, 200, 300])
+    archive = make_archive(["1_1", "1_2", "2_1"], [900, 1000, 1200])
     figures = {
         "scores": draw_scores(table, "2019", "Score", "Contains modified Copernicus data 2019"),
         "change": draw_change(table, "Change"),
         "none": draw_change(table.assign(q=1.0, change=0.0), "No change"),
         "constant": draw_scores(table.assign(score=1.0), "2019", "Constant"),
-        "imagery": draw_true_colour(archive, "2019", "Imagery"),
+        "imagery": draw_imagery(archive, "2019"),
     }
     for name, figure in figures.items():
         picture = read_picture(save_picture(figure, tmp_path / f"{name}.png"))
@@ -168,6 +163,72 @@ def test_wide_areas_are_drawn_too(tmp_path: Path) -> None:
     assert path.stat().st_size > 5_000
 
 
+def cells_about(longitude: float, latitude: float, grid: str = "utm:1280") -> gpd.GeoDataFrame:
+    frame = f"+proj=laea +lat_0={latitude} +lon_0={longitude} +datum=WGS84"
+    box_ = GeoBox((200, 200), Affine(50, 0, -5000, 0, -50, 5000), frame)
+    outlines = [cell.polygon() for cell in Grid(grid).cells(box_)]
+    values = np.linspace(0, 1, len(outlines))
+    return gpd.GeoDataFrame(
+        {"period": "2019", "score": values, "change": values, "q": 1.0},
+        geometry=outlines,
+        crs="EPSG:4326",
+    )
+
+
+@pytest.mark.parametrize(
+    "place", [(180, -16.8), (-179.99, 68), (132, 39), (12, 0), (180, 0), (20, 83.95), (-66, -79.9)]
+)
+@pytest.mark.parametrize("grid", ["utm:1280", "xyz:14"])
+def test_cells_of_several_zones_lie_beside_each_other(
+    place: tuple[float, float], grid: str, tmp_path: Path
+) -> None:
+    """In km, each as large as on the ground, in a map not wider than they reach."""
+    table = cells_about(*place, grid=grid)
+    drawn = place_cells(table)
+    west, south, east, north = drawn.total_bounds
+    assert (west, south) == pytest.approx((0, 0)) and max(east, north) < 20
+    areas = table.to_crs("EPSG:6933").area / 1e6
+    np.testing.assert_allclose(drawn.area, areas, rtol=0.01)
+    drawn_twice = shapely.union_all(drawn.geometry.to_numpy()).area / drawn.area.sum()
+    assert drawn_twice > 0.8, "but for the seams of zones, no cell lies on another"
+    for figure in (draw_scores(table, "2019", "Score"), draw_change(table, "Change")):
+        (axes, *_) = figure.axes
+        assert np.ptp(axes.get_xlim()) < 25
+    save_picture(draw_scores(table, "2019", "Score"), tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "spots",
+    [
+        [(178, -40), (-150, -17)],  # the Pacific
+        [(longitude, 79) for longitude in range(-180, 180, 45)],  # round the pole
+        [(10, 78), (33, 81)],
+        [(-70, -20), (179, -17), (100, 60)],  # all over the Earth
+    ],
+)
+def test_wide_maps_are_of_equal_area(spots: list[tuple[float, float]]) -> None:
+    table = gpd.pd.concat([cells_about(*spot, "utm:5120") for spot in spots], ignore_index=True)
+    drawn = place_cells(table)
+    np.testing.assert_allclose(drawn.area, table.to_crs("EPSG:6933").area / 1e6, rtol=0.01)
+    east, north = drawn.total_bounds[2:]
+    apart = [Geod(ellps="WGS84").inv(*spots[0], *spot)[2] / 1e3 for spot in spots]
+    assert np.hypot(east, north) > 0.9 * max(apart)
+    if len(spots) != 3:
+        assert max(east, north) < 1.2 * max(apart) + 20, "not round the other side of the Earth"
+
+
+def test_web_mercators_columns_meet_at_the_180th_meridian() -> None:
+    archive = make_archive(["8000_16383", "8000_0", "8001_0"], [2000, 1000, 100])
+    archive.index = archive.index.set_geometry(
+        gpd.GeoSeries(
+            [Grid("xyz:14").cell(c).polygon() for c in archive.index["cell_id"]], crs=4326
+        )
+    )
+    image = imagery_mosaic(archive, "2019", 16)
+    assert image.shape == (16, 16, 4)
+    assert image[0, 0, 0] > image[0, 12, 0] > image[12, 12, 0] and image[12, 0, 3] == 0
+
+
 def test_bad_input_is_refused() -> None:
     table = make_scores()
     with pytest.raises(EcofmError, match="no period 2020, only 2019"):
@@ -177,6 +238,6 @@ def test_bad_input_is_refused() -> None:
         draw_scores(chips, "2019", "Score")
     archive = make_archive(["1_1"], [5])
     with pytest.raises(EcofmError, match="no period 2020"):
-        true_colour_mosaic(archive, "2020", 16)
+        imagery_mosaic(archive, "2020", 16)
     with pytest.raises(EcofmError, match="no place on Earth"):
-        true_colour_mosaic(make_archive(["00/a.png"], [5]), "2019", 16)
+        imagery_mosaic(make_archive(["00/a.png"], [5]), "2019", 16)

@@ -12,14 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
-from shapely.geometry import box
 
 from ecofm.artifact import read_manifest
 from ecofm.embed import Embeddings, embed
 from ecofm.errors import ArtifactError, EcofmError
-from ecofm.grid import Grid
 from ecofm.maps import scores as scores_module
-from ecofm.maps.cogs import write_maps
 from ecofm.maps.scores import Z_90, predict_intervals, score
 from ecofm.rank.run import load_ranker
 
@@ -93,43 +90,6 @@ def test_scores_that_are_not_finite_are_refused(stages: Any, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def cells(grid: str, names: list[str]) -> gpd.GeoDataFrame:
-    values = np.arange(len(names), dtype=float)
-    columns = {"cell_id": names, "period": "2019", "score": values}
-    columns |= {"lower": values - 1, "upper": values + 2}
-    shapes = [Grid(grid).cell(name).polygon() for name in names]
-    return gpd.GeoDataFrame(columns, geometry=shapes, crs="EPSG:4326")
-
-
-@pytest.mark.parametrize(
-    ("grid", "corner", "prefix", "north_is_up"),
-    [
-        ("utm:1280", (3459, 391), "32652_", True),
-        ("utm:2560", (1729, 195), "32652_", True),
-        ("xyz:14", (6262, 13952), "", False),
-    ],
-)
-def test_each_cell_is_one_pixel_at_its_place(
-    tmp_path: Path, grid: str, corner: tuple[int, int], prefix: str, north_is_up: bool
-) -> None:
-    offsets = [(0, 0), (0, 1), (2, 3), (1, 5)]
-    names = [f"{prefix}{corner[0] + y}_{corner[1] + x}" for y, x in offsets]
-    write_maps(cells(grid, names), tmp_path, "whose imagery")
-    with rasterio.open(tmp_path / "2019.tif") as found:
-        assert found.crs.to_epsg() == (32652 if prefix else 3857)
-        assert found.shape == (3, 6) and found.descriptions == ("score", "lower", "upper")
-        assert found.tags()["attribution"] == "whose imagery" and found.tags()["period"] == "2019"
-        assert np.isnan(found.nodata) and found.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        bands = found.read()
-        side = Grid(grid).cell(names[0]).geobox
-        assert found.transform.a == pytest.approx(abs(side.affine.a) * side.shape[1])
-        for number, name in enumerate(names):
-            middle = Grid(grid).cell(name).geobox.extent.centroid.coords[0]
-            row, column = found.index(*middle)
-            assert bands[:, row, column].tolist() == [number, number - 1, number + 2]
-    assert np.isnan(bands[0]).sum() == 18 - len(names)
-
-
 def test_the_map_of_a_run_holds_every_cell(stages: Any, tmp_path: Path) -> None:
     out = score([stages.embeddings], stages.ranker, tmp_path / "out", cog=True)
     table = pd.read_parquet(out / "scores.parquet")
@@ -140,13 +100,7 @@ def test_the_map_of_a_run_holds_every_cell(stages: Any, tmp_path: Path) -> None:
         assert np.allclose(sorted(values[np.isfinite(values)]), sorted(expected.astype(np.float32)))
 
 
-def test_cells_too_far_apart_and_chips_have_no_map(
-    make_archive: Callable[..., Path], stages: Any, tmp_path: Path
-) -> None:
-    far = cells("utm:1280", ["32652_3459_391", "32652_3460_391"])
-    far["geometry"] = [box(129, 40, 129.0001, 40.0001), box(150, -40, 150.0001, -39.9999)]
-    with pytest.raises(EcofmError, match="too far apart"):
-        write_cog(far, tmp_path / "map.tif", "")
+def test_chips_have_no_map(make_archive: Callable[..., Path], stages: Any, tmp_path: Path) -> None:
     chips = make_archive(tmp_path / "chips", grid="none")
     embed([chips], stages.encoder, tmp_path / "embeddings")
     with pytest.raises(EcofmError, match="--cog needs cells with a place"):
@@ -154,3 +108,7 @@ def test_cells_too_far_apart_and_chips_have_no_map(
     assert not (tmp_path / "out").exists()
     out = score([tmp_path / "embeddings"], stages.ranker, tmp_path / "out")
     assert gpd.read_parquet(out / "scores.parquet").geometry.isna().all()
+    out = score(
+        [tmp_path / "embeddings", stages.embeddings], stages.ranker, tmp_path / "both", cog=True
+    )
+    assert sorted(path.stem for path in out.glob("*.tif")) == ["2019", "2020"]

@@ -18,11 +18,12 @@ from scipy.stats import spearmanr
 from ecofm.artifact import Draft, read_manifest
 from ecofm.compare import Store, import_files
 from ecofm.compare.comparison import Comparison
+from ecofm.compare.members import read_members
 from ecofm.errors import ArtifactError, ComparisonError
 from ecofm.rank.features import build_basis
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Ensemble, RankConfig
-from ecofm.rank.items import gather_features, pair_items, read_members
+from ecofm.rank.items import gather_features, pair_items
 from ecofm.rank.run import load_ranker, rank
 from ecofm.types import Contract
 
@@ -293,7 +294,7 @@ def test_one_pair_of_items_is_enough(embeddings: Path, tmp_path: Path) -> None:
     [
         ("tile_id,item\nnowhere.png@none,0\nelsewhere.png@none,1\n", "items are neither"),
         ("tile,cluster\na,1\n", "expected tile_id, item"),
-        ("", "cannot be read"),
+        ("", "is empty"),
         ("tile_id,item\n", "items are neither"),
         (f"tile_id,item\n{A},\n{B},1\n", "item"),
     ],
@@ -317,7 +318,7 @@ def test_missing_and_damaged_members_are_one_sentence(stages: Any, tmp_path: Pat
     with pytest.raises(ComparisonError, match="cannot be read"):
         read_members(tmp_path / "bad.parquet")
     (tmp_path / "binary.csv").write_bytes(b"tile_id,item\n\xff\xfe\x00,1\n")
-    with pytest.raises(ComparisonError, match="cannot be read"):
+    with pytest.raises(ComparisonError, match="line 2: byte 0xff is not UTF-8"):
         read_members(tmp_path / "binary.csv")
     with pytest.raises(ArtifactError, match="holds embeddings, expected clusters"):
         read_members(stages.embeddings)

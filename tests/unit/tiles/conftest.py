@@ -25,12 +25,9 @@ CORNER = (250 * 1280, 3376 * 1280)
 
 
 def random_pixels(shape: tuple[int, int, int], dtype: str = "uint16", seed: int = 0) -> Any:
-    """Return pixels (band, height, width) over the type's range, never 0."""
-    limits = np.iinfo(dtype)
-    low = limits.min if limits.min < 0 else 1
-    values = np.random.default_rng(seed).integers(
-        low, limits.max, shape, endpoint=True, dtype=dtype
-    )
+    """Return pixels (band, height, width), never 0: bytes, or reflectance x 10000 up to 1."""
+    low, high = {"uint8": (1, 255), "uint16": (1, 10_000), "int16": (-300, 10_000)}[dtype]
+    values = np.random.default_rng(seed).integers(low, high, shape, endpoint=True, dtype=dtype)
     values[values == 0] = 1
     return values
 
@@ -119,6 +116,7 @@ class Painter:
     stop_after = staticmethod(stop_after)
 
     corner = CORNER
+    affine = Affine
     pixels = staticmethod(random_pixels)
     scene = staticmethod(paint_scene)
     chip = staticmethod(paint_chip)

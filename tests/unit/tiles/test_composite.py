@@ -150,5 +150,5 @@ def test_a_cloudy_date_leaves_few_valid_pixels(tmp_path: Path, paint: Any) -> No
 
 def test_a_year_is_no_quarter(tmp_path: Path, paint: Any) -> None:
     paint.scene(tmp_path / "in" / "a_2019.tif", paint.pixels((1, 128, 128)))
-    with pytest.raises(SceneError, match="is no quarter; give --per year"):
+    with pytest.raises(SceneError, match="lies in no single quarter; give --per year"):
         paint.tile(tmp_path / "in", tmp_path / "out", per="quarter")

@@ -105,7 +105,7 @@ def test_each_hostile_file_is_named_and_the_good_scene_is_tiled(
         "cut_2019.tif": "cannot be read as an image",
         "flipped_2019.tif": "cannot be read as an image",
         "nodata_2020.tif": "shows no valid pixel",
-        "float_2019.tif": "has numbers of type float32",
+        "complex_2019.tif": "has numbers of type complex64",
         "undated.tif": "has no period",
         "torn_20190601.tif": "is of 2020-02-02 by its metadata and of 2019-06-01 by its name",
         "copy_2019.tif": "has the same bytes as again_2019.tif",
@@ -128,14 +128,15 @@ def test_each_hostile_file_is_named_and_the_good_scene_is_tiled(
         corner = (paint.corner[0] + 12800 * len(name), paint.corner[1])
         path = paint.scene(folder / f"{name}_2019.tif", good, corner=corner, **deflated)
         data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 255
+        middle = len(data) // 2
+        data[middle : middle + 64] = b"\xff" * 64
         path.write_bytes(data[: len(data) // 2] if name == "cut" else data)
     paint.scene(folder / "nodata_2020.tif", np.zeros((1, 128, 128), "uint16"), nodata=0)
-    paint.scene(folder / "float_2019.tif", np.ones((1, 128, 128), "float32"))
+    paint.scene(folder / "complex_2019.tif", np.ones((1, 128, 128), "complex64"))
     paint.scene(folder / "undated.tif", good)
     tags = {"PRODUCT_START_TIME": "2020-02-02T10:00:00Z"}
     paint.scene(folder / "torn_20190601.tif", good, tags=tags)
-    path = paint.scene(folder / "again_2019.tif", paint.pixels((1, 128, 128), seed=3) // 2)
+    path = paint.scene(folder / "again_2019.tif", good, tags={"made": "again"})
     (folder / "copy_2019.tif").write_bytes(path.read_bytes())
     stac(folder, "out", "../secret.tif")
     stac(folder, "web", f"{url}/B04.tif")

@@ -86,7 +86,7 @@ def test_a_plain_geojson_and_a_json_of_anything_are_passed_over(
     write(folder / "area.geojson", {"type": "FeatureCollection", "features": [{"type": "Feature"}]})
     write(folder / "list.json", [1, 2])
     write(folder / "odd.json", {"type": "FeatureCollection", "features": 3})
-    paint.tile(folder, tmp_path / "out", period="2019")
+    paint.tile(folder, tmp_path / "out", period="2019", composite="median")
     assert set(rejected(tmp_path / "out")) <= {"px/b.tif"}
 
 
@@ -115,7 +115,7 @@ def test_a_catalog_is_followed_inside_its_folder(tmp_path: Path, paint: Any, fol
     assert reasons["catalog.json#../outside.json"] == "is outside the given folder"
     assert reasons["catalog.json#gone.json"] == "does not exist"
     assert reasons["sub/collection.json#."] == "does not exist"
-    whole = paint.tile(folder, tmp_path / "whole", period="2019")
+    whole = paint.tile(folder, tmp_path / "whole", period="2019", composite="median")
     assert "sub/b/b.json" in whole.manifest["inputs"], "a folder's items need no catalog"
 
 

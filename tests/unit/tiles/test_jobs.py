@@ -23,7 +23,7 @@ def scene_at(name: str, period: str, geobox: GeoBox) -> Scene:
     part = Part(path=Path(f"{name}.tif"), numbers=(1,), geobox=geobox)
     return Scene(
         name=name, period=period, date=None, bands=("B04",), parts=(part,), dtype="uint16",
-        offset=0.0, shape_px=tuple(geobox.shape),
+        shape_px=tuple(geobox.shape),
     )  # fmt: skip
 
 

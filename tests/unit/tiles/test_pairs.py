@@ -135,7 +135,7 @@ def test_tiles_with_few_valid_pixels_are_in_no_pair() -> None:
     pairs = pairs_of(archive, 3, min_valid_share=0.5)
     assert {tile for pair in pairs for tile in pair} == set(range(9, 18))
     assert sorted(a for a, _ in pairs[:9]) == list(range(9, 18)), "each is an anchor once an epoch"
-    with pytest.raises(ValueError, match="no tile has 100% valid pixels"):
+    with pytest.raises(ValueError, match=r"no tile has 100\.0% valid pixels"):
         archive.index["valid_share"] = 0.9
         make(archive, pairs=PairConfig(min_valid_share=1.0))
 

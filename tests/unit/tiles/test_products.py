@@ -13,8 +13,8 @@ import rasterio
 from affine import Affine
 
 from ecofm.errors import SceneError
-from ecofm.tiles.offsets import check_offset, resolve_offset
-from ecofm.tiles.products import Words, read_product
+from ecofm.tiles.assembly import SceneOptions
+from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.sources import find_sources
 from ecofm.tiles.stac import read_stac
@@ -76,7 +76,7 @@ def test_a_safe_folder_is_a_scene_of_its_finest_bands(tmp_path: Path, paint: Any
         assert archive.contract.bands == ("B02", "B03", "B09", "B11")
         assert archive.contract.offset == -1000 and archive.periods == ["2022-06-12"]
         assert archive.contract.wavelengths_nm == (492.4, 559.8, 945.1, 1613.7)
-        assert "BOA_ADD_OFFSET" in next(iter(archive.manifest["offsets"].values()))
+        assert "BOA_ADD_OFFSET" in next(iter(archive.manifest["radiometry"].values()))
         pixels, valid = archive.read(0)
         assert not valid[:19].any() and valid[21:].all(), "SCL 9 is cloud"
         for band, value in zip(pixels, (3000, 3001, 3003, 3002), strict=True):
@@ -88,10 +88,11 @@ def test_a_safe_folder_is_a_scene_of_its_finest_bands(tmp_path: Path, paint: Any
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"BOA_QUANTIFICATION_VALUE": "1000"}, "has quantification 1000"),
+        ({"BOA_QUANTIFICATION_VALUE": "1000"}, "median reflectance of 3 at scale 0.001"),
         ({"PRODUCT_START_TIME": "2019-01-02T00:00:00"}, "by its metadata and of 2022-06-12"),
-        ({"value": 900}, "seems to be applied already; give --offset 0"),
-        ({"offset": "many"}, "no number"),
+        ({"value": 400}, "seems to be applied already; give --offset 0"),
+        ({"offset": "many"}, "expected a number"),
+        ({"PROCESSING_BASELINE": "02.08"}, "-0.1 by BOA_ADD_OFFSET.* and 0 by processing baseline"),
         ({"PROCESSING_BASELINE": "<!ENTITY a>"}, "has entities"),
         ({"PROCESSING_BASELINE": "<"}, "cannot be read"),
     ],
@@ -102,36 +103,11 @@ def test_a_safe_folder_that_contradicts_itself_is_refused(
     safe = paint_safe(tmp_path / "in", paint, **fields)
     (source,) = find_sources([safe]).found.values()
     with pytest.raises(SceneError, match=sentence):
-        read_product(source, Words())
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ({"applied": True, "metadata": -1000.0, "baseline": "05.00"}, 0),
-        ({"applied": False, "metadata": -1000.0, "baseline": "02.00"}, -1000),
-        ({"metadata": 0.0, "baseline": "05.00", "date": "2023-01-01"}, 0),
-        ({"baseline": "05.00", "date": "2017-01-01"}, -1000),
-        ({"baseline": "02.14", "date": "2023-01-01"}, 0),
-        ({"product_id": "S2A_MSIL2A_20170101T1_N0500_R1", "date": "2017-01-01"}, -1000),
-        ({"product_id": "S2A_MSIL2A_20230101T1", "date": "2023-01-01"}, -1000),
-        ({"product_id": "S2A_MSIL2A_20210101T1", "date": "2021-01-01"}, 0),
-        ({"product_id": "my_mosaic", "date": "2023-01-01"}, 0),
-    ],
-)
-def test_the_offset_is_resolved_from_the_most_trusted(said: Any, expected: float) -> None:
-    """Collection-1 reprocessing of older scenes carries the offset too: never the date first."""
-    assert resolve_offset(**{"product_id": "", "date": None, **said}).value == expected
-
-
-def test_what_only_a_baseline_says_gives_way_to_the_pixels(tmp_path: Path, paint: Any) -> None:
-    path = paint.scene(tmp_path / "a.tif", np.full((1, 64, 64), 400, "uint16"))
-    found = check_offset(resolve_offset(product_id="", date=None, baseline="05.00"), [(path, [1])])
-    assert found.value == 0 and "pixels" in found.said_by
+        read_product(source, SceneOptions())
 
 
 def test_two_baselines_in_one_archive_mean_the_same(tmp_path: Path, paint: Any) -> None:
-    pixels = paint.pixels((2, 128, 128)) // 2 + 2000
+    pixels = paint.pixels((2, 128, 128)) // 4 + 2000
     tags = {"BOA_ADD_OFFSET": "-1000"}
     paint.scene(tmp_path / "in" / "a_2021.tif", pixels)
     paint.scene(tmp_path / "in" / "b_2022.tif", pixels + np.uint16(1000), tags=tags)
@@ -237,7 +213,7 @@ def test_the_order_of_assets_does_not_matter(tmp_path: Path, paint: Any, is_turn
     order = list(assets)[:: -1 if is_turned else 1]
     path = item(folder, {key: assets[key] for key in order})
     (source,) = find_sources([path]).found.values()
-    scene = read_stac(source, Words(bands=("B02", "B03")))
+    scene = read_stac(source, SceneOptions(bands=("B02", "B03")))
     assert [part.path.name for part in scene.parts] == ["B02.tif", "B03.tif"]
 
 
@@ -246,7 +222,7 @@ def test_the_order_of_assets_does_not_matter(tmp_path: Path, paint: Any, is_turn
     [
         ({"platform": "landsat-8"}, {}, "is of platform landsat-8"),
         ({"constellation": "sentinel-1"}, {}, "is of constellation sentinel-1"),
-        ({}, {"raster:bands": [{"scale": 2.75e-5, "offset": -0.2}]}, "has scale 2.75e-05"),
+        ({"platform": "landsat-8", "constellation": "Sentinel 2"}, {}, "is of platform landsat-8"),
     ],
 )
 def test_another_satellite_is_not_taken_for_sentinel_2(
@@ -256,7 +232,7 @@ def test_another_satellite_is_not_taken_for_sentinel_2(
     path = item(tmp_path / "in", {"blue": {"href": "B02.tif", **asset}}, **properties)
     (source,) = find_sources([path]).found.values()
     with pytest.raises(SceneError, match=sentence):
-        read_stac(source, Words())
+        read_stac(source, SceneOptions())
 
 
 @pytest.mark.parametrize(
@@ -278,7 +254,7 @@ def test_a_stac_item_reads_nothing_outside(
     path = item(tmp_path / "in" / "deep", {"B02": {"href": href}})
     (source,) = find_sources([path]).found.values()
     with pytest.raises(SceneError, match=sentence):
-        read_stac(source, Words())
+        read_stac(source, SceneOptions())
 
 
 def test_urls_are_signed_and_read_when_asked_for(
@@ -297,8 +273,8 @@ def test_urls_are_signed_and_read_when_asked_for(
     monkeypatch.setattr(rasters.rasterio, "open", open_here)
     path = item(tmp_path / "in", {"B02": {"href": "https://example.org/B02.tif"}})
     (source,) = find_sources([path]).found.values()
-    words = Words(remote=True, sign=lambda url: f"{url}?token")
-    scene = read_stac(source, words)
-    assert scene.parts[0].path == Remote("https://example.org/B02.tif", words.sign)
+    options = SceneOptions(remote=True, sign=lambda url: f"{url}?token")
+    scene = read_stac(source, options)
+    assert scene.parts[0].path == Remote("https://example.org/B02.tif", options.sign)
     assert {name for name, _ in opened} == {"/vsicurl/https://example.org/B02.tif?token"}
     assert all(options["driver"] == "GTiff" for _, options in opened)

@@ -112,6 +112,16 @@ def test_slurm_makes_the_same_archive(
     assert paint.hashes(tmp_path / "alone") == paint.hashes(tmp_path / "slurm")
 
 
+@pytest.mark.parametrize("kind", ["local", "slurm"])
+def test_options_that_a_cluster_does_not_take_are_refused(
+    kind: str, tmp_path: Path, paint: Any, scenes: Path
+) -> None:
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(f"cluster: {kind}\njobs: 1\noptions: {{nonsense: 3}}\n")
+    with pytest.raises(ArtifactError, match=r"cannot be started \(.*nonsense.*check its options"):
+        paint.tile(scenes, tmp_path / "out", shard_tiles=4, dask=cluster)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

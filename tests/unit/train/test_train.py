@@ -209,30 +209,42 @@ def test_bad_data_is_1_and_wrong_values_2(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+@pytest.mark.parametrize("kind", [AssertionError, ValueError, KeyError, RuntimeError])
+def test_a_bug_is_written_down(
+    kind: type[Exception], tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+
     @at_the_door
     def broken(config: DictConfig) -> None:
-        raise AssertionError("ours")
+        raise kind("ours")
 
-    with pytest.raises(AssertionError, match="ours"):
+    with pytest.raises(SystemExit) as ended:
         broken(DictConfig({}))
+    (written,) = tmp_path.rglob("*.txt")
+    error = capsys.readouterr().err
+    assert ended.value.code == 70 and str(written) in error and "Traceback" not in error
+    assert f"{kind.__name__}: " in written.read_text()
 
 
-def test_a_wrong_key_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "train.rank",
-        "embeddings=a",
-        "comparisons=b",
-        "out=c",
-        "heads=3",
-    ]
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("heads=3", "heads"), ("n_heads=some", "n_heads"), ("head=guess", "guess"),
+     ("comparisons", "comparisons"), ("out=d", "out"), ("target=t", "comparisons=FILE or target")],
+)  # fmt: skip
+def test_what_cannot_be_composed_ends_the_process_with_2_and_a_sentence(
+    override: str, said: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "train.rank", "embeddings=a", "comparisons=b", override]
+    more = [] if override == "out=d" else ["out=c"]
+    if override == "out=d":
+        more = ["out=???"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-        text=True, check=False,
+        [*command, *more], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode != 0 and "heads" in done.stderr and "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.startswith("error: ") and said in line, done.stderr
     assert not list(tmp_path.iterdir())
 
 

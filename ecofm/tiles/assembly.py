@@ -1,0 +1,256 @@
+"""Assembly: bands, wherever they lie, and what is told of them, made into one scene."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ecofm.errors import SceneError
+from ecofm.tiles.bands import SENTINEL, UNNAMED, Choice, choose
+from ecofm.tiles.claims import Claim, baseline_of_name
+from ecofm.tiles.headers import Header, read_header
+from ecofm.tiles.periods import period_or
+from ecofm.tiles.radiometry import Evidence, Radiometry, Sample, resolve
+from ecofm.tiles.rasters import Rasters, Remote, Sign
+from ecofm.tiles.samples import sample_part, undeclared_nodata
+from ecofm.tiles.scenes import Hiding, Part, Scene, own_units, shape_of
+
+NODATA = 0.0
+"""Sentinel-2 products keep 0 for nodata, and most files do not say so."""
+IDENTITY = re.compile(
+    r"(S2[A-Z])_MSI(L1C|L2A)_([0-9]{8}T[0-9]{6})(?:_N([0-9]{4}))?_R[0-9]{3}_(T[0-9A-Z]{5})"
+    r"(?:_([0-9]{8}T[0-9]{6}))?"
+)
+# Element 84's items: S2A_52SCG_20190612_0_L2A, S2A_T52SCG_20190612T021611_L2A.
+ITEM_IDENTITY = re.compile(
+    r"(S2[A-Z])_T?([0-9]{2}[A-Z]{3})_([0-9]{8}(?:T[0-9]{6})?)(_[0-9]+)?_(L1C|L2A)"
+)
+GRANULE = re.compile(r"(?<![A-Z0-9])(T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6})(?![0-9])")
+LEVEL = re.compile(r"(?<![A-Z0-9])(?:MSI)?(L1C|L2A)(?![A-Z0-9])")
+
+Place = tuple[Path | Remote, int]
+"""A raster and the number of a band in it, from 1."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SceneOptions:
+    """What people say of all scenes; it overrides what the scenes say."""
+
+    period: str | None = None
+    bands: tuple[str, ...] | None = None
+    scale: float | None = None
+    offset: float | None = None
+    period_in_name: bool = True
+    remote: bool = False
+    """Whether assets with a URL may be read."""
+    sign: Sign | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Told:
+    """What a product says of itself."""
+
+    name: str = ""
+    """Where a date may be, least trusted."""
+    dates: list[str] = field(default_factory=list)
+    product_id: str = ""
+    tag: str | None = None
+    applied: bool = False
+    """`earthsearch:boa_offset_applied`."""
+    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    """What is said of the numbers of each band."""
+    baseline: Claim | None = None
+    baseline_digits: str = ""
+    synthetic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which acquisition a product's id names; texts are empty where it does not tell."""
+
+    acquisition: str = ""
+    level: str = ""
+    baseline: str = ""
+    processed: str = ""
+
+
+def identify(text: str) -> Identity:
+    """Return what a product's, an item's or a granule's id says of the acquisition."""
+    level = found[1] if (found := LEVEL.search(text.replace("_", " "))) else ""
+    if full := IDENTITY.search(text):
+        acquisition = "_".join((full[1], full[3], full[5]))
+        return Identity(acquisition, full[2], full[4] or "", full[6] or "")
+    if item := ITEM_IDENTITY.search(text):
+        acquisition = "_".join((item[1], item[3] + (item[4] or ""), "T" + item[2]))
+        return Identity(acquisition, item[5], baseline_of_name(text))
+    if granule := GRANULE.search(text):
+        return Identity(granule[1], level, baseline_of_name(text))
+    return Identity("", level, baseline_of_name(text))
+
+
+def assemble(
+    name: str,
+    files: Mapping[str, Place],
+    told: Told,
+    options: SceneOptions,
+    header: Header | None = None,
+) -> Scene:
+    """Return the scene whose bands lie at some places, each with the name that `files` gives.
+
+    `header` is that of the one raster that holds all bands, which need not say where it lies, and
+    whose own order counts; bands of several rasters follow their wavelength. Raises SceneError for
+    bands that are not there, for rasters that cannot be used, and where the radiometry is not
+    decided.
+    """
+    own = list(files) if header else sorted(files, key=_order)
+    chosen = choose(own, options.bands)
+    if not chosen.names:
+        raise SceneError(
+            f"has no band that measures reflectance (its own: {', '.join(own)}); name bands with "
+            "--bands"
+        )
+    headers: dict[Path | Remote, Header] = {header.path: header} if header else {}
+
+    def part_of(index: int, nodata: float | None) -> Part:
+        path, number = files[own[index]]
+        if path not in headers:
+            headers[path] = read_header(path)
+        found = headers[path]
+        if number not in found.numbers:
+            raise SceneError(f"has {len(found.numbers)} bands in {path.name}, expected {number}")
+        if header is None and found.geobox is None:
+            raise SceneError(f"has no place (CRS and transform) in {path.name}")
+        # A picture may be black; numbers that measure are not 0 in all bands.
+        return found.part(number, nodata if found.dtype != "uint8" else None)
+
+    parts = [part_of(index, NODATA) for index in chosen.indices]
+    hidings = tuple(Hiding(part_of(i, None), kind) for _, i, kind in chosen.quality)
+    used = [headers[part.path] for part in parts]
+    tags = {key: text for one in used for key, text in one.tags.items()}
+    date, period = period_or(
+        options.period, told.name if options.period_in_name else "", told.tag, told.dates
+    )
+    claims = {
+        band: told.claims.get(own[index], []) + one.claims(part.numbers[0])
+        for band, index, part, one in zip(chosen.names, chosen.indices, parts, used, strict=True)
+    }
+    evidence = Evidence(
+        dtypes=dict(zip(chosen.names, (part.dtype for part in parts), strict=True)),
+        claims=claims,
+        applied=told.applied,
+        baseline=told.baseline,
+        names=" ".join([told.product_id, *dict.fromkeys(tags.values())]),
+        day=date or period,
+        scale=options.scale,
+        offset=options.offset,
+    )
+    parts, meaning, decided, notes = _decide(chosen.names, parts, evidence)
+    identity = identify(told.product_id)
+    level = identity.level or identify(name).level
+    scene = Scene(
+        name=name,
+        period=period,
+        date=date,
+        bands=chosen.names,
+        parts=_joined(parts),
+        dtype=_stored_dtype(parts, meaning),
+        radiometry=decided,
+        hidings=hidings,
+        acquisition=identity.acquisition,
+        level=level,
+        baseline=told.baseline_digits or identity.baseline,
+        processed=identity.processed,
+        shape_px=header.shape_px if header else shape_of(parts),
+        synthetic=told.synthetic or "synthetic" in " ".join([*tags, *tags.values()]).lower(),
+        notes=(*_notes_of(chosen), *notes),
+    )
+    scale, offset = own_units([scene])
+    return replace(scene, to_scale=scale, to_offset=offset)
+
+
+def _decide(
+    bands: Sequence[str], parts: Sequence[Part], evidence: Evidence
+) -> tuple[list[Part], dict[str, Radiometry], str, list[str]]:
+    """Return the parts with what their numbers mean, and what people must be told."""
+    settled = list(parts)
+    notes: list[str] = []
+
+    def look() -> Sample:
+        found = {}
+        with Rasters() as rasters:
+            for index, (band, part) in enumerate(zip(bands, settled, strict=True)):
+                with rasters.use(part.path) as dataset:
+                    values = sample_part(dataset, part)
+                    is_silent = (
+                        part.nodata in (None, NODATA)
+                        and dataset.nodatavals[part.numbers[0] - 1] is None
+                    )
+                if is_silent and (nodata := undeclared_nodata(values)) is not None:
+                    settled[index] = replace(part, nodata=nodata)
+                    values = values[:, values[0] != nodata]
+                    notes.append(f"{nodata:g} is taken for nodata, which no file declares")
+                found[band] = values[0].astype("float64")
+        return found
+
+    meaning, decided, more = resolve(evidence, look)
+    settled = [
+        replace(part, scale=meaning[band].scale, offset=meaning[band].offset)
+        for band, part in zip(bands, settled, strict=True)
+    ]
+    return settled, meaning, decided, list(dict.fromkeys([*notes, *more]))
+
+
+def _stored_dtype(parts: Sequence[Part], meaning: Mapping[str, Radiometry]) -> str:
+    """Return the number type that an archive stores: that of the files, uint16 for wider ones."""
+    dtypes = {part.dtype for part in parts}
+    n_renderings = sum(radiometry.is_rendering for radiometry in meaning.values())
+    if "uint8" in dtypes and 0 < n_renderings < len(meaning):
+        raise SceneError(
+            f"has numbers of types {', '.join(sorted(dtypes))}, pictures beside reflectance; "
+            "choose the bands of one kind with --bands"
+        )
+    if dtypes == {"uint8"}:
+        return "uint8" if n_renderings else "uint16"
+    return "int16" if dtypes == {"int16"} else "uint16"
+
+
+def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Return the parts, those that follow each other in one raster and mean the same as one."""
+    found: list[Part] = []
+    for part in parts:
+        if found and replace(found[-1], numbers=part.numbers) == part:
+            part = replace(part, numbers=(*found.pop().numbers, *part.numbers))
+        found.append(part)
+    return tuple(found)
+
+
+def _notes_of(chosen: Choice) -> list[str]:
+    notes = []
+    if chosen.quality:
+        kinds = ", ".join(name for name, _, _ in chosen.quality)
+        notes.append(f"pixels that {kinds} marks as cloud or nodata are invalid")
+    if chosen.unused:
+        notes.append(
+            f"{', '.join(chosen.unused)} is left out: no reflectance; --bands takes it all the same"
+        )
+    if any(map(UNNAMED.fullmatch, chosen.names)):
+        notes.append(
+            f"its {len(chosen.names)} bands have no names, so that no picture is in true colour: "
+            f"name them in file order, as in --bands {_example(len(chosen.names))}"
+        )
+    return notes
+
+
+def _example(n_bands: int) -> str:
+    """Return names that as many bands often have."""
+    names = ["B04", "B03", "B02", "B08", "B11", "B12"]
+    if n_bands >= len(SENTINEL) - 1:
+        names = [band for band in SENTINEL if band != "B10" or n_bands >= len(SENTINEL)]
+    return ",".join(names[:n_bands]) + ("" if n_bands <= len(names) else ",...")
+
+
+def _order(band: str) -> tuple[int, str]:
+    """Return a sort key: the order of wavelengths, in which B8A follows B08."""
+    return (SENTINEL.index(band) if band in SENTINEL else len(SENTINEL)), band

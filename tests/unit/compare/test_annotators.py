@@ -1,0 +1,167 @@
+"""What the report says of each annotator: beside chance, and by the answers of the others alone."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecofm.cli import main
+from ecofm.compare.annotators import (
+    BETTER,
+    CONTRARY,
+    GUESSING,
+    TOO_FEW,
+    UNKNOWN,
+    describe_annotators,
+    judge_share,
+    measure_share,
+    tabulate_annotators,
+)
+from ecofm.compare.comparison import COLUMNS
+from ecofm.compare.consensus import ConsensusConfig, fit_answers
+from ecofm.compare.crowd import N_FOLDS
+from ecofm.compare.report import write_report
+
+TURNED = {"left": "right", "right": "left"}
+
+
+def answer(rng, annotators, n_items=22, n_votes=100, noise=0.4):
+    """Random pairs: annotators called g... see the truth a little wrong, all others guess."""
+    truth = rng.normal(size=n_items)
+    rows = []
+    for annotator in annotators:
+        for _ in range(n_votes):
+            left, right = rng.choice(n_items, 2, replace=False)
+            lead = truth[left] - truth[right] + noise * rng.normal()
+            outcome = "left" if lead > 0 else "right"
+            if not annotator.startswith("g"):
+                outcome = rng.choice(["left", "right"])
+            rows.append((annotator, f"i{left}", f"i{right}", outcome))
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+
+
+def judge(frame, **config):
+    crowd = fit_answers(frame, ConsensusConfig(**config), lambda _: None)
+    return tabulate_annotators(frame, crowd).set_index("annotator")
+
+
+@pytest.mark.parametrize("weigh", [True, False])
+def test_who_guesses_answers_one_side_or_upside_down_is_told(weigh):
+    frame = answer(np.random.default_rng(0), ["g1", "g2", "g3", "g4", "x", "gcon", "side"])
+    own = frame["annotator"]
+    frame.loc[own == "gcon", "outcome"] = frame.loc[own == "gcon", "outcome"].map(TURNED)
+    frame.loc[own == "side", "outcome"] = "left"
+    found = judge(frame, weigh=weigh)
+    assert (found.loc[["g1", "g2", "g3", "g4"], "verdict"] == BETTER).all()
+    assert found.loc["x", "verdict"] == found.loc["side", "verdict"] == GUESSING
+    assert found.loc["gcon", "verdict"] == CONTRARY
+    assert found.loc["side", "n_left"] == found.loc["side", "n_compared"] == 100
+    told = describe_annotators(found.reset_index())
+    assert [line.split()[0] for line in told] == ["gcon", "side", "x"]
+    assert "as if left and right" in told[0] and "no better than chance" in told[2]
+    assert "who guesses: 50%" in told[2] and "Left was said in 100 of 100" in told[1]
+
+
+def test_people_who_all_guess_are_not_found_reliable():
+    """Fitted to few answers, strengths agree with them whatever they are: here to .99 and more."""
+    for seed in range(4):
+        found = judge(answer(np.random.default_rng(seed), ["x", "y", "z"]))
+        assert found["reliability"].max() < 0.85, found["reliability"]
+        assert not (found["verdict"] == BETTER).any()
+
+
+def test_a_single_annotator_or_one_whom_nobody_checks_is_unknown():
+    rng = np.random.default_rng(1)
+    alone = judge(answer(rng, ["x"]))
+    assert alone.loc["x", "verdict"] == UNKNOWN and np.isnan(alone.loc["x", "reliability"])
+    (told,) = describe_annotators(alone.reset_index())
+    assert "a single annotator" in told and "cannot be known" in told
+    frame = answer(rng, ["g1", "g2", "x"])
+    apart = frame["annotator"] == "x"
+    frame.loc[apart, ["left", "right"]] = "of x, " + frame.loc[apart, ["left", "right"]]
+    ties = pd.DataFrame([("t", "i1", "i2", "tie"), ("s", "i1", "i2", "skip")], columns=COLUMNS)
+    found = judge(pd.concat([frame, ties.astype("str")], ignore_index=True))
+    assert (found.loc[["x", "t", "s"], "verdict"] == UNKNOWN).all()
+    assert found.loc[["x", "t", "s"], ["with_others", "lower", "reliability"]].isna().all(axis=None)
+    assert (found.loc[["g1", "g2"], "verdict"] == BETTER).all()
+
+
+def test_a_pair_that_the_others_do_not_connect_is_not_counted():
+    """The others compared 1 with 2 and 3 with 4: nothing of theirs says how 1 stands to 3."""
+    rows = [(who, *pair, "left") for who in "ab" for pair in (("1", "2"), ("3", "4"))] * 3
+    rows += [("c", "1", "2", "left"), ("c", "1", "3", "left"), ("c", "4", "2", "right")]
+    found = judge(pd.DataFrame(rows, columns=list(COLUMNS), dtype="str"))
+    assert found.loc["c", "n_compared"] == 1
+
+
+def test_of_few_answers_and_of_two_people_not_too_much_is_said():
+    rng = np.random.default_rng(2)
+    frame = answer(rng, ["g1", "g2", "g3"])
+    few = frame[frame["annotator"] == "g1"].head(3).assign(annotator="few")
+    found = judge(pd.concat([frame, few], ignore_index=True))
+    assert found.loc["few", "verdict"] == TOO_FEW and np.isnan(found.loc["few", "reliability"])
+    assert "too few answers" in describe_annotators(found.reset_index())[0]
+    two = judge(answer(rng, ["g1", "x"]))
+    assert (two["verdict"] == GUESSING).all() and two["reliability"].max() < 0.8
+    assert "it cannot be told who is right" in describe_annotators(two.reset_index())[-1]
+
+
+def test_more_annotators_than_folds_are_judged_too():
+    names = [f"g{number:02}" for number in range(N_FOLDS + 3)] + ["x"]
+    found = judge(answer(np.random.default_rng(3), names, n_votes=40))
+    assert (found["verdict"] == BETTER).sum() == N_FOLDS + 3
+    assert found.loc["x", "verdict"] == GUESSING
+
+
+@pytest.mark.parametrize("n_items", [8, 12, 22])
+def test_orderings_at_random_are_seldom_found_better_than_chance(n_items):
+    """One in a hundred is promised at each end; by binomial intervals it would be many more."""
+    rng = np.random.default_rng(0)
+    first, second = np.array(list(combinations(range(n_items), 2))).T
+    verdicts = []
+    for _ in range(600):
+        rank = rng.permutation(n_items)
+        verdicts.append(judge_share(measure_share(rank[first] < rank[second], first, second)))
+    assert np.mean([verdict == BETTER for verdict in verdicts]) < 0.05
+    assert np.mean([verdict == CONTRARY for verdict in verdicts]) < 0.05
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.booleans()), max_size=30))
+def test_a_share_lies_in_its_interval_and_turns_with_the_answers(rows):
+    first = np.array([row[0] for row in rows], dtype=np.int64)
+    second = np.array([(row[0] + row[1]) % 6 for row in rows], dtype=np.int64)
+    agrees = np.array([row[2] for row in rows], dtype=bool)
+    found = measure_share(agrees, first, second, 0.9)
+    turned = measure_share(~agrees, second, first, 0.9)
+    if not rows:
+        assert np.isnan(found).all()
+        return
+    assert 0 <= found.lower <= found.share + 1e-12 and found.share - 1e-12 <= found.upper <= 1
+    expected = (1 - found.share, 1 - found.upper, 1 - found.lower)
+    np.testing.assert_allclose(tuple(turned), expected, atol=1e-9)
+
+
+def test_the_report_says_it_on_its_page_and_on_the_terminal(tmp_path, capsys):
+    frame = answer(np.random.default_rng(0), ["g1", "g2", "g3", "<x>"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    main(["compare", "report", "--store", str(tmp_path / "a.csv"), "--out", str(tmp_path / "r")])
+    said = capsys.readouterr().err
+    assert "<x> agrees with the consensus of the others in" in said
+    assert said.rstrip().endswith("1 of the annotators not shown to be better than chance")
+    page = (tmp_path / "r" / "report.md").read_text()
+    assert "&#60;x&#62; agrees with" in page and "no better than chance" in page
+    table = pd.read_csv(tmp_path / "r" / "annotators.csv").set_index("annotator")
+    assert table.loc["<x>", "verdict"] == GUESSING
+
+
+def test_a_report_on_one_voice_and_one_who_only_skips(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "annotator,left,right,outcome\na,1,2,left\na,2,3,left\nb,1,2,skip\n"
+    )
+    out = write_report(tmp_path / "a.csv", tmp_path / "r", warn=lambda _: None)
+    table = pd.read_csv(out / "annotators.csv")
+    assert table["verdict"].tolist() == [UNKNOWN] * 2 and not (out / "agreement.png").exists()
