@@ -102,6 +102,13 @@ def test_parquet_keeps_long_codes_and_says_nothing_for_missing_ones(tmp_path: Pa
     assert found.notes == ("t.parquet: left out 2 empty rows.",)
 
 
+def test_geometries_and_lists_of_parquet_are_left_out_and_named(tmp_path: Path) -> None:
+    table = pd.DataFrame({"region": ["A", "B"], "geometry": [b"1", b"2"], "parts": [[1], [2]]})
+    found = read_table(write(tmp_path / "t.parquet", table))
+    assert found.columns == ["region"]
+    assert found.notes == ("t.parquet: left out geometry, parts, neither text nor numbers.",)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
