@@ -323,14 +323,17 @@ def open_proxies(path: Path) -> Table:
 
 
 def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
-    """Return a vector file's table; raises EcofmError when it cannot be read."""
+    """Return a vector file's table; raises EcofmError when it cannot be read, or has no shapes."""
     try:
-        return gpd.read_file(path)
+        found = gpd.read_file(path)
     # pyogrio's errors derive from RuntimeError, its missing files from OSError.
     except (OSError, ValueError, RuntimeError) as error:
         raise EcofmError(
             f"{path} cannot be read as {what} ({error}); give a GeoPackage or GeoJSON."
         ) from error
+    if not isinstance(found, gpd.GeoDataFrame):  # a plain table, as a CSV is
+        raise EcofmError(f"{path} has no shapes to be {what}; give a GeoPackage or GeoJSON.")
+    return found
 
 
 def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> pd.Series | None:
