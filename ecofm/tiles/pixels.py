@@ -206,8 +206,7 @@ def read_valid(
 
     A nodata value that no measurement has (all but 0), what is no finite number, and what is no
     reflectance (below -.5) makes a pixel invalid where any band holds it; 0 only where all bands
-    do, because a band may be truly dark. With
-    `any_number` no number is too low.
+    do, because a band may be truly dark. With `any_number` no number is too low.
     """
     first = part.numbers[0] - 1
     out_shape = None if shape is None else (len(part.numbers), *shape)
