@@ -15,8 +15,9 @@ from rasterio.transform import Affine
 from ecofm import artifact
 from ecofm.embed import Embeddings, Matrix
 from ecofm.errors import ArtifactError, EcofmError
+from ecofm.rank.calibration import Z_90
 from ecofm.rank.run import load_ranker
-from ecofm.rank.targets import Z_90, Classes, Ranker
+from ecofm.rank.targets import Classes, Ranker
 from ecofm.types import Progress, say
 
 CHUNK_TILES = 65_536

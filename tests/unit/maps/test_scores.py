@@ -19,7 +19,8 @@ from ecofm.embed import Embeddings, embed
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.grid import Grid
 from ecofm.maps import scores as scores_module
-from ecofm.maps.scores import Z_90, predict_intervals, score, write_cog
+from ecofm.maps.scores import predict_intervals, score, write_cog
+from ecofm.rank.calibration import Z_90
 from ecofm.rank.run import load_ranker
 
 
