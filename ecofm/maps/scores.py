@@ -16,6 +16,8 @@ from ecofm import artifact
 from ecofm.embed import Embeddings, Matrix
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.rank.calibration import Z_90
+from ecofm.rank.evidence import describe_verdict
+from ecofm.rank.resolution import warn_of_tiles
 from ecofm.rank.run import load_ranker
 from ecofm.rank.targets import Classes, Ranker
 from ecofm.types import Progress, say
@@ -50,6 +52,9 @@ def score(
                 "archive with that encoder."
             )
         part.warn_of_resolution()
+    warn_of_tiles(ranker, manifest, embeddings)
+    if warning := describe_verdict(manifest):
+        say(f"warning: {warning}.")
     inputs = artifact.hash_inputs(embeddings=embeddings, ranker=ranker)
     draft = artifact.Draft(
         out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite
@@ -68,6 +73,7 @@ def score(
                 write_cog(rows, folder / f"{period}.tif", parts[0].manifest["attribution"])
         draft.extra = {
             "n_tiles": len(whole),
+            "warning": warning,
             "attribution": parts[0].manifest["attribution"],
         }
     return out

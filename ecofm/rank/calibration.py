@@ -149,7 +149,10 @@ def divide_variance(
     """
     if judged is None or sureness <= 0:
         return MIN_SHARE, Residual(1.0).rescale(MIN_SHARE)
-    residual = fit_residual(judged, pairs) or bound_residual(judged)
+    residual, told = bound_residual(judged), fit_residual(judged, pairs)
+    # Twenty nodes cannot tell the residual where many people say exactly the same.
+    if told and told.deviation < residual.deviation:
+        residual = told
     share = (sureness / (1 + residual.deviation**2)) ** 0.5
     share = max(share, MIN_SHARE)
     return share, residual.rescale(share)

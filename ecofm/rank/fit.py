@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ecofm.rank.calibration import divide_variance, fit_scale
-from ecofm.rank.evidence import Evidence, weigh_evidence
-from ecofm.rank.features import Basis, Kernel, build_kernel
+from ecofm.rank.evidence import Evidence, exchange_in_comparisons, weigh_evidence
+from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.heads import (
     HEADS,
     Ensemble,
@@ -69,6 +69,15 @@ def fit_heads(
     return Fit(heads, decay, held_out_loss, evidence)
 
 
+def judge_embeddings(
+    embeddings: Matrix, features: Basis | Kernel, pairs: ItemPairs, config: RankConfig
+) -> Evidence:
+    """Return what comparisons say of a ranker that would be fitted to them."""
+    random = np.random.default_rng(config.seed)
+    items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
+    return find_evidence(items, pairs, config, choose_decay(items, pairs, config, random)[0])
+
+
 def find_evidence(
     items: ItemFeatures, pairs: ItemPairs, config: RankConfig, decay: float
 ) -> Evidence:
@@ -82,16 +91,12 @@ def find_evidence(
         parameters, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
         return np.asarray(place_items(config, parameters[None], items)[0])
 
-    shown = show_items(items, config, random)
-    return weigh_evidence(shown, pairs, judge_unseen(pairs, fit, random), random)
-
-
-def show_items(items: ItemFeatures, config: RankConfig, random: np.random.Generator) -> Floats:
-    """Return what a head sees of items, (item, feature), where a straight line can find it."""
-    if HEADS[config.head].convex:
-        return items.mean
-    identity = Basis(np.zeros(items.mean.shape[1]), np.eye(items.mean.shape[1]))
-    return np.column_stack([items.mean, build_kernel(identity, items.mean, random)(items.mean)])
+    unseen = judge_unseen(pairs, fit, random)
+    p = exchange_in_comparisons(items.mean, pairs, random)
+    if unseen and not head.convex:
+        # The exchange sees straight lines only; the lesser p value counts, doubled (Bonferroni).
+        p = min(1.0, 2 * min(p, unseen.new.p))
+    return weigh_evidence(p, pairs, unseen)
 
 
 def fit_ensemble(

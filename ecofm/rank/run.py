@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,15 @@ def rank(
     members: Path | None = None,
     overwrite: bool = False,
     force: bool = False,
-    evidence: Evidence | None = None,
+    judge: Callable[[], Evidence] | None = None,
 ) -> Path:
     """Fit a ranker to comparisons and return `out`.
 
     Embeddings without comparisons help too: cells in several periods tell what does not matter.
     `members` is a clusters artifact or a table tile_id, item; without it items are tile ids.
     Raises ComparisonError for unknown items or when nothing can be learned, and EcofmError for a
-    ranker that is no better than chance, unless `force` has it written. `evidence` is given where
-    the embeddings themselves have seen the comparisons.
+    ranker that is no better than chance, unless `force` has it written. Where the embeddings
+    themselves have seen the comparisons, `judge` says what held-out ones are worth.
     """
     table = read_comparisons(comparisons)
     inputs = artifact.hash_inputs(embeddings=embeddings, members=members)
@@ -64,6 +64,7 @@ def rank(
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
+    evidence = judge() if judge else None
     fit = fit_heads(matrix, build_features(index, matrix, config), pairs, config, evidence)
     fit.evidence.require(comparisons, force=force)
     with draft as folder:

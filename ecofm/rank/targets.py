@@ -18,8 +18,8 @@ from scipy.stats import spearmanr
 
 from ecofm.rank.calibration import Z_90, Residual
 from ecofm.rank.features import Basis, Kernel
-from ecofm.rank.fit import choose_penalty, fit_ensemble, place_items, show_items
-from ecofm.rank.foretold import Foretold, weigh_values
+from ecofm.rank.fit import choose_penalty, fit_ensemble, place_items
+from ecofm.rank.foretold import Foretold, JudgedValues, weigh_values
 from ecofm.rank.heads import HEADS, Heads, RankConfig, fit_head
 from ecofm.rank.items import ItemFeatures, Matrix, fold_items, gather_features
 from ecofm.rank.losses import Floats, Levels, Logistic, Loss, SquaredError, Values
@@ -112,29 +112,28 @@ def fit_target(
     if target.classes:
         assert positive
         ranker = Classes(target.classes, positive, found)
-        table, quality = _judge_classes(target, foretold, ranker)
-        return TargetFit(ranker, decay, table, _weigh_evidence(items, target, quality, config))
+        table, judged = _judge_classes(target, foretold, ranker)
+        return TargetFit(ranker, decay, table, _weigh_evidence(items, target, judged, config))
     # Intervals need what an ensemble that had not seen an item predicts for it.
     raw = np.empty((config.n_heads, len(target.items)))
     for held in folds:
         parameters, own = _fit_weighted(items, wanted[0], ~held, loss, decay, config, random, noise)
         raw[:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
-    table, quality, residual = _judge_numbers(target, raw * unit + centre)
+    table, judged, residual = _judge_numbers(target, raw * unit + centre)
     heads = replace(found[0], residual=Residual(residual))
-    return TargetFit(heads, decay, table, _weigh_evidence(items, target, quality, config))
+    return TargetFit(heads, decay, table, _weigh_evidence(items, target, judged, config))
 
 
 def _weigh_evidence(
-    items: ItemFeatures, target: Target, quality: dict[str, float], config: RankConfig
+    items: ItemFeatures, target: Target, judged: JudgedValues, config: RankConfig
 ) -> Foretold:
     random = np.random.default_rng([config.seed, 1])
     several = np.isin(np.arange(len(target.items)), items.several)
-    return weigh_values(show_items(items, config, random), several, target, quality, random)
+    is_straight = HEADS[config.head].convex
+    return weigh_values(items.mean, several, target, judged, random, is_straight=is_straight)
 
 
-def _judge_numbers(
-    target: Target, predicted: Floats
-) -> tuple[pd.DataFrame, dict[str, float], float]:
+def _judge_numbers(target: Target, predicted: Floats) -> tuple[pd.DataFrame, JudgedValues, float]:
     """Return the table of held-out items, what it says in all, and the residual."""
     mean, spread = predicted.mean(axis=0), predicted.std(axis=0, ddof=1)
     residual = fit_conformal(target.values - mean, spread)
@@ -148,12 +147,13 @@ def _judge_numbers(
         "r2": 1 - error / float(target.values.var()),
         "spearman": float(spearmanr(mean, target.values)[0]) if mean.std() > 0 else 0.0,
     }
-    return table, quality, residual
+    naive = np.square(target.values - target.values.mean())
+    return table, JudgedValues(quality, naive - np.square(target.values - mean)), residual
 
 
 def _judge_classes(
     target: Target, odds: Floats, ranker: Classes
-) -> tuple[pd.DataFrame, dict[str, float]]:
+) -> tuple[pd.DataFrame, JudgedValues]:
     """Return the table of held-out items and what it says in all, from (model, item) log odds."""
     names, value = np.array(target.classes), target.values.astype(int)
     if len(names) > 2:
@@ -164,25 +164,27 @@ def _judge_classes(
     table = pd.DataFrame({"item": target.items, "value": names[value], "predicted": names[chosen]})
     right = chosen == value
     shares = np.bincount(value, minlength=len(names)) / len(value)
+    loss, naive = _lose(odds, value, names, ranker), -np.log(shares[value])
     quality = {
-        "log_loss": _lose(odds, value, names, ranker),
-        "log_loss_of_shares": -float(np.log(shares[value]).mean()),
+        "log_loss": float(loss.mean()),
+        "log_loss_of_shares": float(naive.mean()),
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[value == n].mean() for n in range(len(names))])),
         "share_of_largest_class": float(shares.max()),
     }
-    return table, quality
+    return table, JudgedValues(quality, naive - loss)
 
 
-def _lose(odds: Floats, value: np.ndarray, names: np.ndarray, ranker: Classes) -> float:
-    """Return minus the mean log probability of the classes that items have, in nats."""
+def _lose(odds: Floats, value: np.ndarray, names: np.ndarray, ranker: Classes) -> Floats:
+    """Return minus the log probability of the class that each item has, (item,), in nats."""
     found = expit(odds)
     if len(names) == 2:
         found = np.concatenate([1 - found, found])
         if names[0] == ranker.positive:
             found = found[::-1]
     found = found / found.sum(axis=0)
-    return -float(np.log(found[value, np.arange(len(value))].clip(min=1e-12)).mean())
+    loss: Floats = -np.log(found[value, np.arange(len(value))].clip(min=1e-12))
+    return loss
 
 
 def fit_conformal(error: Floats, spread: Floats) -> float:

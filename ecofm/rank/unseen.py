@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 from ecofm.compare.consensus import ConsensusConfig
 from ecofm.compare.davidson import PairCounts, Posterior, maximise
@@ -23,9 +24,9 @@ from ecofm.rank.items import Indices, ItemPairs
 from ecofm.rank.losses import Floats
 
 N_FOLDS = 5
-N_REPEATS = 3
+N_REPEATS = 2
 """Times that places are dealt into folds anew, so that more pairs fall into one fold."""
-N_GROUPS = 3
+N_GROUPS = 2
 """Groups of annotators, of which one is held out at a time."""
 MANY = 2000
 """From so many answers on, one dealing tells enough."""
@@ -80,6 +81,11 @@ class Rate:
     upper: float
     error: float
     """Standard error."""
+
+    @property
+    def p(self) -> float:
+        """The p value of the lead over chance, one-sided."""
+        return float(norm.sf((self.won - 0.5) / self.error))
 
     @classmethod
     def measure(cls, votes: Votes, random: np.random.Generator) -> Rate:

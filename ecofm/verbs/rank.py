@@ -59,7 +59,9 @@ def rank(
     if comparisons:
         if column or positive:
             raise ValueError("--column and --positive belong to --target.")
-        run_rank(embeddings, comparisons, out, config, members=items, overwrite=overwrite, force=force)
+        run_rank(
+            embeddings, comparisons, out, config, members=items, overwrite=overwrite, force=force
+        )
     else:
         assert target
         rank_target(

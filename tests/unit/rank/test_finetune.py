@@ -13,7 +13,7 @@ import torch
 import ecofm
 from ecofm.artifact import read_manifest
 from ecofm.embed import Embeddings
-from ecofm.errors import ArtifactError, ComparisonError, ContractError
+from ecofm.errors import ArtifactError, ComparisonError, ContractError, EcofmError
 from ecofm.pretrain.views import ViewConfig
 from ecofm.rank.finetune import FinetuneConfig, Trained, _group_by_cell, finetune
 from ecofm.rank.heads import RankConfig
@@ -163,6 +163,29 @@ def test_bad_data_is_refused_before_any_work(
     with pytest.raises(ContractError, match="dtype"):
         finetune([other], stages.encoder, stages.answers, tmp_path / "out", config())
     assert not (tmp_path / "out").exists()
+
+
+def test_random_votes_tune_nothing(stages: Any, tmp_path: Path) -> None:
+    """An encoder that learned the votes by heart would bear them out: another one judges them."""
+    import pandas as pd
+
+    answers = pd.read_csv(stages.answers)
+    random = np.random.default_rng(3)
+    names = np.unique(answers[["left", "right"]])
+    rows = [("a", *random.choice(names, 2, replace=False), random.choice(["left", "right"]))
+            for _ in range(200)]  # fmt: skip
+    pd.DataFrame(rows, columns=answers.columns).to_csv(tmp_path / "votes.csv", index=False)
+    learning = config(steps=20, trained=Trained.all, learning_rate=1e-3)
+    call = ([stages.archive], stages.encoder, tmp_path / "votes.csv", tmp_path / "out", learning)
+    with pytest.raises(EcofmError, match=r"no better than chance.*--force"):
+        finetune(*call)
+    assert not list(tmp_path.glob("out/*"))
+    out = finetune(*call, force=True)
+    evidence = load_ranker(out / "ranker")[1]["evidence"]
+    assert evidence["verdict"] == "no better than chance"
+    assert sorted(path.name for path in out.iterdir()) == ["embeddings", "encoder", "ranker"]
+    with pytest.raises(EcofmError, match="no better than chance"):
+        finetune(*call)
 
 
 @pytest.mark.parametrize(

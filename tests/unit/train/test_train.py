@@ -127,6 +127,22 @@ def test_rank_takes_several_embeddings(stages: Any, tmp_path: Path) -> None:
     assert config["loss"] == "set_to_set" and config["ensemble"] == "laplace"
 
 
+def test_force_writes_what_rank_refuses(stages: Any, tmp_path: Path) -> None:
+    answers = pd.read_csv(stages.answers)
+    random = np.random.default_rng(3)
+    names = np.unique(answers[["left", "right"]])
+    rows = [("a", *random.choice(names, 2, replace=False), random.choice(["left", "right"]))
+            for _ in range(100)]  # fmt: skip
+    pd.DataFrame(rows, columns=answers.columns).to_csv(tmp_path / "votes.csv", index=False)
+    tokens = [f"embeddings={stages.embeddings}", f"comparisons={tmp_path}/votes.csv",
+              f"out={tmp_path}/ranker", "n_heads=2"]  # fmt: skip
+    with pytest.raises(SystemExit):
+        run(rank, "rank", *tokens)
+    assert not (tmp_path / "ranker").exists()
+    run(rank, "rank", *tokens, "force=true")
+    assert load_ranker(tmp_path / "ranker")[1]["evidence"]["verdict"] == "no better than chance"
+
+
 def test_finetune_takes_a_step(stages: Any, tmp_path: Path) -> None:
     run(finetune, "finetune", f"archive={stages.archive}", f"encoder={stages.encoder}",
         f"comparisons={stages.answers}", f"out={tmp_path}/out", "steps=1", "pairs=2",
