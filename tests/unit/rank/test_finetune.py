@@ -165,18 +165,19 @@ def test_bad_data_is_refused_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_random_votes_tune_nothing(stages: Any, tmp_path: Path) -> None:
+def test_random_votes_tune_nothing(
+    make_archive: Callable[..., Path], stages: Any, tmp_path: Path
+) -> None:
     """An encoder that learned the votes by heart would bear them out: another one judges them."""
-    import pandas as pd
-
-    answers = pd.read_csv(stages.answers)
-    random = np.random.default_rng(3)
-    names = np.unique(answers[["left", "right"]])
-    rows = [("a", *random.choice(names, 2, replace=False), random.choice(["left", "right"]))
-            for _ in range(200)]  # fmt: skip
-    pd.DataFrame(rows, columns=answers.columns).to_csv(tmp_path / "votes.csv", index=False)
+    archive = make_archive(tmp_path / "archive", n_cells=30, periods=("2019",))
+    random, names = np.random.default_rng(3), tile_ids(archive)
+    lines = ["annotator,left,right,outcome"]
+    for _ in range(200):
+        left, right = random.choice(names, 2, replace=False)
+        lines.append(f"a,{left},{right},{random.choice(['left', 'right'])}")
+    (tmp_path / "votes.csv").write_text("\n".join(lines))
     learning = config(steps=20, trained=Trained.all, learning_rate=1e-3)
-    call = ([stages.archive], stages.encoder, tmp_path / "votes.csv", tmp_path / "out", learning)
+    call = ([archive], stages.encoder, tmp_path / "votes.csv", tmp_path / "out", learning)
     with pytest.raises(EcofmError, match=r"no better than chance.*--force"):
         finetune(*call)
     assert not list(tmp_path.glob("out/*"))

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
+import pandas as pd
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
