@@ -25,7 +25,8 @@ from ecofm.types import say
 
 LEVEL = 0.05
 """Answers that have nothing to do with the imagery pass the door so often."""
-N_EXCHANGES = 199
+N_EXCHANGES, N_IF_MANY, MANY_ITEMS = 199, 39, 10_000
+"""Of many items a few exchanges tell as well, and each takes its time."""
 PENALTY = 3.0
 """Of the test, in mean eigenvalues: of .3 to 30 the best for 20 or 30 pairs of tiles, and within
 two hundredths of the best for an ordering of 8 clusters."""
@@ -90,9 +91,9 @@ class Evidence:
         few = [
             f"{n} {what} (at least {least})"
             for n, what, least in (
-                (self.n_people, "people", FEW_PEOPLE),
-                (self.n_items, "items", FEW_ITEMS),
-                (self.n_answers, "answers", FEW_ANSWERS),
+                (self.n_people, "annotator(s)", FEW_PEOPLE),
+                (self.n_items, "item(s)", FEW_ITEMS),
+                (self.n_answers, "answer(s)", FEW_ANSWERS),
             )
             if n < least
         ]
@@ -198,12 +199,13 @@ def exchange_places(
         return 1.0
     features = features - middle
     reached, n_as_good = fit(features) * (1 - 1e-9), 1
-    for _ in range(N_EXCHANGES):
+    n_exchanges = N_EXCHANGES if len(features) < MANY_ITEMS else N_IF_MANY
+    for _ in range(n_exchanges):
         drawn = np.arange(len(features))
         for rows in groups:
             drawn[rows] = rows[random.permutation(len(rows))]
         n_as_good += fit(features[drawn]) >= reached
-    return n_as_good / (N_EXCHANGES + 1)
+    return n_as_good / (n_exchanges + 1)
 
 
 def _group_places(places: Indices, several: Mask) -> list[Indices]:
@@ -224,20 +226,24 @@ def describe_unseen(evidence: dict[str, Any]) -> str:
     by = " by people it had not heard" if evidence["by_new_people"] else ""
     return (
         f"on {rate['n']} comparisons of places that it had not seen{by}, the higher score won "
-        f"{rate['won']:.0%} [{rate['lower']:.0%}, {rate['upper']:.0%}]; chance is 50%"
+        f"{_say_rate(rate)}; chance is 50%, and the consensus alone knows nothing of them"
     )
 
 
 def describe_known(evidence: dict[str, Any]) -> str | None:
     """Say the same of comparisons with one known place, beside the consensus alone."""
-    rate, consensus = evidence["one_known_place"], evidence["consensus_alone"]
-    if rate is None:
+    rate = evidence["one_known_place"]
+    if rate is None or rate["n"] < MIN_ANSWERS:
         return None
     return (
-        f"on {rate['n']} of a new place with a known one, it won {rate['won']:.0%} "
-        f"[{rate['lower']:.0%}, {rate['upper']:.0%}], by the consensus of the others alone "
-        f"{consensus:.0%}"
+        f"on {rate['n']} of a new place with a known one, the higher score won {_say_rate(rate)}; "
+        "the consensus of the other comparisons alone named the winner of "
+        f"{evidence['consensus_alone']:.0%}"
     )
+
+
+def _say_rate(rate: dict[str, float]) -> str:
+    return f"{rate['won']:.0%} [{rate['lower']:.0%}, {rate['upper']:.0%}]"
 
 
 def require_forced(manifest: dict[str, Any], out: object, *, force: bool) -> None:
@@ -254,9 +260,9 @@ def describe_verdict(manifest: dict[str, Any]) -> str | None:
     """Return what must be said of a ranker wherever it is used; None of a good or an old one."""
     verdict = manifest.get("evidence", {}).get("verdict")
     if verdict == Verdict.chance.value:
-        return "its ranker is no better than chance and was written with --force: believe no score"
+        return "the ranker is no better than chance and was written with --force: believe no score"
     if verdict == Verdict.few.value:
-        return "its ranker had too few answers to tell whether it is better than chance"
+        return "the ranker has too few answers to tell whether it is better than chance"
     return None
 
 

@@ -79,7 +79,7 @@ def describe(manifest: dict[str, Any]) -> str:
     if "target" not in manifest:
         return (
             f"{manifest['n_comparisons']} comparisons of {manifest['n_items']} items by "
-            f"{manifest['n_annotators']} annotators"
+            f"{manifest['n_annotators']} annotator(s)"
         )
     figures = describe_figures(manifest["held_out"])
     return f"{manifest['target']} of {manifest['n_items']} items; {figures}"

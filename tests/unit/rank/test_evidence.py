@@ -322,7 +322,8 @@ def test_the_last_lines_the_manifest_and_the_calibration_say_the_same(
     assert lines[-2].startswith(f"On {rate['n']} comparisons of places that it had not seen by")
     assert f"won {rate['won']:.0%} [{rate['lower']:.0%}, {rate['upper']:.0%}]" in lines[-2]
     assert "chance is 50%" in lines[-2]
-    assert f"consensus of the others alone {evidence['consensus_alone']:.0%}" in lines[-1]
+    assert f"won {known['won']:.0%}" in lines[-1] and lines[-1].startswith(f"On {known['n']} of")
+    assert f"alone named the winner of {evidence['consensus_alone']:.0%}" in lines[-1]
     table = pd.read_csv(out / "calibration.csv").set_index("comparisons")
     assert table.loc["two new places", "won"] == pytest.approx(rate["won"])
     assert table.loc["a new place and a known one", "n"] == known["n"]
@@ -335,8 +336,8 @@ def test_few_people_items_and_answers_are_warned_of(
     embeddings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for n, people, expected in (
-        (12, 1, ["1 people", "12 answers"]),
-        (FEW_ANSWERS - 1, 3, [f"{FEW_ANSWERS - 1} answers (at least {FEW_ANSWERS})"]),
+        (12, 1, ["1 annotator(s) (at least 3)", "12 answer(s)"]),
+        (FEW_ANSWERS - 1, 3, [f"{FEW_ANSWERS - 1} answer(s) (at least {FEW_ANSWERS})"]),
         (FEW_ANSWERS, 3, []),
     ):
         vote(n, people=people).to_csv(tmp_path / "votes.csv", index=False)
@@ -346,7 +347,7 @@ def test_few_people_items_and_answers_are_warned_of(
     few = [("a", TILE_IDS[i], TILE_IDS[j], "left") for i in range(4) for j in range(i)]
     pd.DataFrame(few, columns=COLUMNS).to_csv(tmp_path / "few.csv", index=False)
     rank([embeddings], tmp_path / "few.csv", tmp_path / "few", QUICK)
-    assert "4 items (at least 10)" in capsys.readouterr().err
+    assert "4 item(s) (at least 10)" in capsys.readouterr().err
     assert read_manifest(tmp_path / "few", "ranker")["evidence"]["verdict"].startswith("too few")
 
 
