@@ -149,7 +149,8 @@ def weigh_evidence(p: float, pairs: ItemPairs, unseen: Unseen | None) -> Evidenc
     elif unseen is None:
         verdict = Verdict.few
     elif unseen.new.won <= 0.5:
-        verdict = Verdict.few if unseen.new.n < MIN_ANSWERS else Verdict.chance
+        # Of few, losing half is no proof of anything.
+        verdict = Verdict.few if unseen.new.n < FEW_ANSWERS else Verdict.chance
     return Evidence(len(pairs.counts), len(items), int(counts.sum()), p, unseen, verdict)
 
 

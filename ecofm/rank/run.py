@@ -16,7 +16,7 @@ from ecofm import artifact
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError
-from ecofm.rank.calibration import Residual
+from ecofm.rank.calibration import MIN_REPEATED, Residual
 from ecofm.rank.evidence import Evidence, require_forced
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
@@ -67,6 +67,12 @@ def rank(
     evidence = judge() if judge else None
     fit = fit_heads(matrix, build_features(index, matrix, config), pairs, config, evidence)
     fit.evidence.require(comparisons, force=force)
+    if (pairs.counts.sum(axis=(0, 2)) > 1).sum() < MIN_REPEATED:
+        say(
+            f"fewer than {MIN_REPEATED} pairs were judged twice, so the annotators' reliability is "
+            "unknown: every slip counts as a place that strays, and intervals are rather too wide. "
+            "Have pairs judged by another person too."
+        )
     with draft as folder:
         save_file(to_tensors(fit.heads), str(folder / WEIGHTS))
         fit.evidence.tabulate().to_csv(folder / "calibration.csv", index=False)

@@ -199,8 +199,8 @@ def test_values_that_have_nothing_to_do_with_the_imagery_are_refused(
     embeddings: Path, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(1)
-    for name, values in (("jobs", random.normal(size=N_TILES)),
-                         ("land", random.choice(["bare", "town"], N_TILES, p=[0.8, 0.2]))):  # fmt: skip
+    lands = random.choice(["bare", "town"], N_TILES, p=[0.8, 0.2])
+    for name, values in (("jobs", random.normal(size=N_TILES)), ("land", lands)):
         with pytest.raises(EcofmError, match=r"no better than chance.*held out.*--force") as found:
             learn(embeddings, tmp_path / name, table_of(**{name: values}))
         assert "\n" not in str(found.value) and not (tmp_path / name).exists()
