@@ -1,10 +1,8 @@
 """The door of every ranker: what was not said is not learned.
 
-Two questions are put to what a ranker was fitted to. Have the answers anything to do with what the
-embeddings show? The places' embeddings are exchanged at random; where answers fit them as well
-then, nobody said anything that can be learned. The answers stay as they are, so that it does not
-matter how they hang together: a random ordering of 22 clusters is 231 consistent comparisons and
-no evidence. And does the higher score win where the ranker has not seen the answer?
+Two questions are put to what a ranker was fitted to. Have the answers anything to do with what
+the embeddings show, or would luck fit them as well (`measure_luck`)? And does the higher score win
+where the ranker has not seen the answer (`judge_unseen`)?
 """
 
 from __future__ import annotations
@@ -15,21 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array, csr_array
 
 from ecofm.errors import EcofmError
-from ecofm.rank.items import Indices, ItemPairs
-from ecofm.rank.losses import Floats
-from ecofm.rank.unseen import Mask, Rate, Unseen
+from ecofm.rank.items import ItemPairs
+from ecofm.rank.unseen import Rate, Unseen
 from ecofm.types import say
 
 LEVEL = 0.05
 """Answers that have nothing to do with the imagery pass the door so often."""
-N_EXCHANGES, N_IF_MANY, MANY_ITEMS = 199, 39, 10_000
-"""Of many items a few exchanges tell as well, and each takes its time."""
-PENALTY = 3.0
-"""Of the test, in mean eigenvalues: of .3 to 30 the best for 20 or 30 pairs of tiles, and within
-two hundredths of the best for an ordering of 8 clusters."""
 MIN_ANSWERS, MIN_PLACES = 20, 8
 """Fewer are too few to tell: of rankers from good answers about pairs of tiles the test knows four
 in ten from 12 answers, seven from 20 and nine from 30 (docs/LOG.md)."""
@@ -59,7 +50,7 @@ class Evidence:
     n_items: int
     n_answers: int
     p: float
-    """How often exchanged embeddings fit the answers as well."""
+    """How often answers and embeddings that were mixed at random fit each other as well."""
     unseen: Unseen | None
     """Held-out comparisons; None when none could be held out."""
     verdict: Verdict
@@ -82,9 +73,9 @@ class Evidence:
             advice = f"{self.n_answers} answers may be too few: "
         raise EcofmError(
             f"what {said_in} says gives a ranker that is no better than chance: "
-            f"{describe_unseen(self.to_json())}, and embeddings exchanged between places at random "
-            f"fit the answers as well in {self.p:.0%} of cases (less than {LEVEL:.0%} is asked "
-            f"for); {advice}ask for more with `ecofm compare serve`, or {FORCE}."
+            f"{describe_unseen(self.to_json())}, and answers or embeddings mixed at random fit "
+            f"each other as well in {self.p:.0%} of cases (at most {LEVEL:.0%} are accepted); "
+            f"{advice}ask for more with `ecofm compare serve`, or {FORCE}."
         )
 
     def _warn_of_few(self) -> None:
@@ -139,7 +130,7 @@ def _rate_to_json(rate: Rate) -> dict[str, float]:
 
 
 def weigh_evidence(p: float, pairs: ItemPairs, unseen: Unseen | None) -> Evidence:
-    """Return what comparisons say of a ranker; `p` is that of exchanged embeddings."""
+    """Return what comparisons say of a ranker; `p` is that of `measure_luck`."""
     counts = pairs.counts.sum(axis=(0, 1))
     items = np.union1d(pairs.left, pairs.right)
     is_few = counts[:2].sum() < MIN_ANSWERS or len(np.unique(pairs.places[items])) < MIN_PLACES
@@ -152,71 +143,6 @@ def weigh_evidence(p: float, pairs: ItemPairs, unseen: Unseen | None) -> Evidenc
         # Of few, losing half is no proof of anything.
         verdict = Verdict.few if unseen.new.n < FEW_ANSWERS else Verdict.chance
     return Evidence(len(pairs.counts), len(items), int(counts.sum()), p, unseen, verdict)
-
-
-def exchange_in_comparisons(
-    features: Floats, pairs: ItemPairs, random: np.random.Generator
-) -> float:
-    """Return how often exchanged features fit the comparisons as well as the true ones, 0 to 1."""
-    items = np.union1d(pairs.left, pairs.right)
-    left, right = np.searchsorted(items, pairs.left), np.searchsorted(items, pairs.right)
-    counts, n = pairs.summed, len(items)
-    net, decided = counts[:, 0] - counts[:, 1], counts[:, 0] + counts[:, 1]
-    lead = (np.bincount(left, net, n) - np.bincount(right, net, n)).astype(np.float64)
-    rows, columns = np.r_[left, right], np.r_[right, left]
-    met = coo_array((np.r_[decided, decided], (rows, columns)), shape=(n, n))
-    own = coo_array((met.sum(axis=1), (np.arange(n), np.arange(n))), shape=(n, n))
-    several = np.array([len(pairs.members[item]) > 1 for item in items])
-    places = np.unique(pairs.places[items], return_inverse=True)[1]
-    return exchange_places(
-        features[items], lead[:, None], csr_array(own - met), places, several, random
-    )
-
-
-def exchange_places(
-    features: Floats,
-    said: Floats,
-    graph: csr_array,
-    places: Indices,
-    several: Mask,
-    random: np.random.Generator,
-) -> float:
-    """Return the p value of a permutation test of what was `said` of items, (item, column).
-
-    The statistic is that of a score test under a ridge penalty: u' (F' G F + penalty)^-1 u with
-    u = F' said, the features F and the `graph` G: who was compared with whom. Features are
-    exchanged between places as wholes, where both have as many items, of one or of `several` tiles.
-    """
-    groups = _group_places(places, several)
-
-    def fit(of_items: Floats) -> float:
-        met = of_items.T @ (graph @ of_items)
-        pull = PENALTY * float(np.trace(met)) / len(met)
-        found = of_items.T @ said
-        return float((found * np.linalg.solve(met + pull * np.eye(len(met)), found)).sum())
-
-    middle = features.mean(axis=0)
-    if np.allclose(features, middle, rtol=1e-9, atol=1e-12):
-        return 1.0
-    features = features - middle
-    reached, n_as_good = fit(features) * (1 - 1e-9), 1
-    n_exchanges = N_EXCHANGES if len(features) < MANY_ITEMS else N_IF_MANY
-    for _ in range(n_exchanges):
-        drawn = np.arange(len(features))
-        for rows in groups:
-            drawn[rows] = rows[random.permutation(len(rows))]
-        n_as_good += fit(features[drawn]) >= reached
-    return n_as_good / (n_exchanges + 1)
-
-
-def _group_places(places: Indices, several: Mask) -> list[Indices]:
-    """Return the items of places that may change places with each other, (place, item) each."""
-    order = np.lexsort((several, places))
-    ends = np.cumsum(np.bincount(places))
-    groups: dict[tuple[bool, ...], list[Indices]] = {}
-    for items in np.split(order, ends[:-1]):
-        groups.setdefault(tuple(several[items].tolist()), []).append(items)
-    return [np.array(items) for items in groups.values()]
 
 
 def describe_unseen(evidence: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ecofm.rank.calibration import divide_variance, fit_scale
-from ecofm.rank.evidence import Evidence, exchange_in_comparisons, weigh_evidence
+from ecofm.rank.evidence import Evidence, weigh_evidence
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.heads import (
     HEADS,
@@ -21,6 +21,7 @@ from ecofm.rank.heads import (
 )
 from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, hold_out, to_answers
 from ecofm.rank.losses import LOSSES, Answers, Floats, Loss, Said, davidson_slopes
+from ecofm.rank.luck import measure_luck
 from ecofm.rank.unseen import judge_unseen
 
 
@@ -92,9 +93,9 @@ def find_evidence(
         return np.asarray(place_items(config, parameters[None], items)[0])
 
     unseen = judge_unseen(pairs, fit, random)
-    p = exchange_in_comparisons(items.mean, pairs, random)
+    p = measure_luck(items.mean, pairs, random)
     if unseen and not head.convex:
-        # The exchange sees straight lines only; the lesser p value counts, doubled (Bonferroni).
+        # It sees straight lines only; the lesser p value counts, doubled (Bonferroni).
         p = min(1.0, 2 * min(p, unseen.new.p))
     return weigh_evidence(p, pairs, unseen)
 

@@ -10,9 +10,10 @@ from scipy.sparse import csr_array, eye_array
 from scipy.stats import ttest_1samp
 
 from ecofm.errors import EcofmError
-from ecofm.rank.evidence import FORCE, LEVEL, MIN_ANSWERS, Verdict, exchange_places
+from ecofm.rank.evidence import FORCE, LEVEL, MIN_ANSWERS, Verdict
 from ecofm.rank.items import Indices
 from ecofm.rank.losses import Floats
+from ecofm.rank.luck import exchange_places
 from ecofm.rank.table import Target
 from ecofm.rank.unseen import Mask
 from ecofm.types import say
@@ -58,8 +59,8 @@ class Foretold:
         raise EcofmError(
             f"{column} of {said_in} gives a ranker that predicts held-out items no better than "
             f"chance: {describe_figures(self.figures)}, and embeddings exchanged between places "
-            f"at random fit the values as well in {self.p:.0%} of cases (less than {LEVEL:.0%} is "
-            f"asked for); check that the rows name the right places, give more of them, or {FORCE}."
+            f"at random fit the values as well in {self.p:.0%} of cases (at most {LEVEL:.0%} are "
+            f"accepted); check that the rows name the right places, give more of them, or {FORCE}."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -27,7 +27,6 @@ from ecofm.rank.calibration import MIN_SHARE, Residual
 from ecofm.rank.evidence import (
     Evidence,
     Verdict,
-    exchange_in_comparisons,
     require_forced,
     weigh_evidence,
 )
@@ -44,6 +43,7 @@ from ecofm.rank.items import (
     pair_items,
 )
 from ecofm.rank.losses import Floats, davidson_slopes
+from ecofm.rank.luck import measure_luck
 from ecofm.rank.resolution import describe_tiles, warn_of_tiles
 from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
 from ecofm.rank.unseen import judge_unseen
@@ -243,10 +243,10 @@ def find_evidence(
         ]
         return np.asarray(own @ np.sum(fits, axis=0))
 
-    p_all = exchange_in_comparisons(own[:, 1:], pairs, random)
+    p_all = measure_luck(own[:, 1:], pairs, random)
     net = pairs.summed[:, 0] - pairs.summed[:, 1]
     agrees = net @ (centre[pairs.left] - centre[pairs.right]) > 0
-    p_source = exchange_in_comparisons(centre[:, None], pairs, random) / 2 if agrees else 1.0
+    p_source = measure_luck(centre[:, None], pairs, random) / 2 if agrees else 1.0
     p = min(1.0, 2 * min(p_source, p_all))
     return weigh_evidence(p, pairs, judge_unseen(pairs, fit, random))
 
