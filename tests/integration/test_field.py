@@ -38,7 +38,7 @@ def write_export(scene: Path, folder: Path, part: int) -> None:
     reflectance = (numbers - 1000) / 10_000
     reflectance[:, hidden] = np.nan
     quality = np.where(hidden, np.nan, 0).astype(np.float32)
-    if part == 0:  # the other part's corner is seen by both
+    if part == 1:  # the corner of the other part is seen by both
         quality[:32, :32] = 1024
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"country_2019-0000000000-{part:010d}.tif"
