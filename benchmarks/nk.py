@@ -134,10 +134,17 @@ def fit(
     config = RankConfig(seed=seed)
     features = build_features(known.index, matrix, config)
     found = fit_heads(matrix, features, pairs, config)
-    assert found.judged is not None
+    unseen, stray = found.evidence.unseen, found.heads.residual
+    assert unseen is not None and stray is not None
     sizes = np.array([len(rows) for rows in pairs.members])
-    of_clusters = ((sizes[pairs.left] > 1) & (sizes[pairs.right] > 1))[found.judged.pair]
-    return found.heads, fit_residual(found.judged.choose(of_clusters), pairs)
+    of_clusters = ((sizes[pairs.left] > 1) & (sizes[pairs.right] > 1))[unseen.judged.pair]
+    residual = fit_residual(unseen.judged.choose(of_clusters), pairs)
+    if residual is None:
+        return found.heads, None
+    # In the unit of the scores, which tell a share of development.
+    share = (1 - stray.deviation**2) ** 0.5
+    deviation, limit = residual.deviation * share, residual.limit * share
+    return found.heads, Residual(deviation, residual.tilt / share, limit)
 
 
 def judge_chips(known: Known, matrix: np.ndarray, seed: int) -> Figures:

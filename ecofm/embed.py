@@ -175,6 +175,7 @@ def embed(
             "n_tiles": len(kept),
             "n_rejected": len(rejected),
             "contract": known.to_json(),
+            "archive_tile_px": [list(archive.tile_px) for archive in opened],
             "archive_gsd_m": [archive.contract.gsd_m for archive in opened],
             "attribution": "; ".join(dict.fromkeys(a.attribution for a in opened)),
         }

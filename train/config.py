@@ -74,6 +74,8 @@ class RankEntry(RankConfig):
     """The ranker's folder."""
     overwrite: bool = False
     """Replace another ranker that `out` holds."""
+    force: bool = False
+    """Write a ranker that is no better than chance all the same, marked."""
 
 
 @dataclass(kw_only=True)
@@ -92,6 +94,8 @@ class FinetuneEntry(FinetuneConfig):
     """Gets `encoder/` and `ranker/`."""
     overwrite: bool = False
     """Replace what another call left in `out`."""
+    force: bool = False
+    """Write a ranker that is no better than chance all the same, marked."""
 
 
 def register() -> None:

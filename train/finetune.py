@@ -7,6 +7,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from ecofm.artifact import read_manifest
+from ecofm.rank.evidence import say_evidence
 from ecofm.rank.finetune import FinetuneConfig, finetune
 from ecofm.types import progress_bar
 from train.config import CONFIGS, pick, register, to_entry, to_paths
@@ -28,8 +30,10 @@ def main(config: DictConfig) -> None:
         pick(entry, FinetuneConfig),
         members=Path(entry.members) if entry.members else None,
         overwrite=entry.overwrite,
+        force=entry.force,
         progress=progress_bar("finetune"),
     )
+    say_evidence(read_manifest(Path(entry.out) / "ranker", "ranker"))
 
 
 if __name__ == "__main__":

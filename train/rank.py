@@ -7,7 +7,9 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from ecofm.artifact import read_manifest
 from ecofm.errors import UsageError
+from ecofm.rank.evidence import say_evidence
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import rank, rank_target
 from train.config import CONFIGS, pick, register, to_entry, to_paths
@@ -27,12 +29,17 @@ def main(config: DictConfig) -> None:
     members = Path(entry.members) if entry.members else None
     if entry.comparisons:
         comparisons = Path(entry.comparisons)
-        rank(embeddings, comparisons, out, config, members=members, overwrite=entry.overwrite)
+        rank(
+            embeddings, comparisons, out, config, members=members, overwrite=entry.overwrite,
+            force=entry.force,
+        )  # fmt: skip
     else:
         rank_target(
             embeddings, Path(entry.target), out, config, column=entry.column,
             positive=entry.positive, members=members, overwrite=entry.overwrite,
+            force=entry.force,
         )  # fmt: skip
+    say_evidence(read_manifest(out, "ranker"))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ import pandas as pd
 
 from ecofm.artifact import Draft, hash_inputs, read_manifest
 from ecofm.benchmark.baselines import image_statistics
+from ecofm.benchmark.columns import ProxyOptions
 from ecofm.benchmark.contest import OURS, Contest, Outcome, hold
 from ecofm.benchmark.joining import Join, join_proxies, write_unmatched
 from ecofm.benchmark.proxies import (
     Proxies,
-    ProxyOptions,
     name_rival,
     read_proxies,
     resolve_rival,

@@ -10,7 +10,8 @@ from typing import Any
 import geopandas as gpd
 import pandas as pd
 
-from ecofm.benchmark.proxies import SHOWN, Joined, Proxies, list_names
+from ecofm.benchmark.columns import SHOWN, list_names
+from ecofm.benchmark.proxies import Joined, Proxies
 from ecofm.benchmark.regions import (
     Regions,
     Shares,

@@ -18,7 +18,7 @@ from ecofm.meridian import close_ring
 from ecofm.tables import Column, Table, canonical, column_name, count, read_number_columns
 
 if TYPE_CHECKING:
-    from ecofm.benchmark.proxies import ProxyOptions
+    from ecofm.benchmark.columns import ProxyOptions
 
 Floats = NDArray[np.float64]
 

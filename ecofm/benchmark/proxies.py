@@ -8,13 +8,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import geopandas as gpd
-import numpy as np
 import pandas as pd
 
+from ecofm.benchmark.columns import (
+    CELL_KEYS,
+    REGION_KEYS,
+    ProxyOptions,
+    choose_key,
+    choose_period,
+    has_text,
+    list_names,
+    tells_time,
+)
 from ecofm.benchmark.points import POINT_COLUMNS, Points, find_coordinates, read_points
-from ecofm.errors import EcofmError, UsageError
+from ecofm.errors import EcofmError
 from ecofm.tables import (
-    PERIOD_COLUMNS,
     Column,
     Table,
     canonical,
@@ -26,54 +34,15 @@ from ecofm.tables import (
     read_number_columns,
     read_table,
 )
-from ecofm.tables.periods import MAY_BE_A_STATISTIC, span_of
 from ecofm.tables.reading import from_frame
 from ecofm.types import say
 
-CELL_KEYS = ("cell_id", "y_x")
-"""Columns that name a cell; `y_x` is the reference study's."""
-REGION_KEYS = ("region", "name")
-"""Columns that name a region, in polygons and in tables for them."""
 NOT_STATISTICS = {"county", "district", "group", *CELL_KEYS, *REGION_KEYS}
 """Columns that name a place: never a target."""
+RESERVED = ("unit", "period")
 VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 PERIOD = "{period}"
 ADVICE = " (--missing and --decimal tell how to read it)"
-SHOWN = 5
-"""Names that a sentence lists; files hold all."""
-
-
-@dataclass(kw_only=True, slots=True)
-class ProxyOptions:
-    """How a table of proxies is to be read, where it does not tell."""
-
-    key: str | None = None
-    """Column that names the cell or region of a row; None looks for cell_id, y_x, region, name."""
-    lat: str | None = None
-    """Column of the latitude of survey points, in degrees; None looks for LATNUM, lat, latitude
-    and the like."""
-    lon: str | None = None
-    """Column of the longitude of survey points, in degrees."""
-    period_column: str | None = None
-    """Column that tells the time of a row; None looks for period, year, survey_year, date and the
-    like."""
-    weight: str | None = None
-    """Column of the weights by which the rows of one survey point (households) are averaged; None
-    looks for hv005, v005, weight and the like."""
-    decimal: str | None = None
-    """Decimal mark, `.` or `,`, where the table leaves a doubt."""
-    missing: list[str] | None = None
-    """Numbers and marks that stand for a missing number, in place of those that are recognised,
-    such as -9999; `none` keeps all numbers."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for values that mean nothing."""
-        if self.decimal not in (None, ".", ","):
-            raise UsageError(f"decimal {self.decimal!r}: expected . or ,.")
-        if (self.lat is None) != (self.lon is None):
-            raise UsageError("--lat and --lon name two columns: give both.")
-        if self.key and self.lat:
-            raise UsageError("--key names places and --lat, --lon points: give one of them.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,16 +251,10 @@ def read_proxies(
     if not len(given.lines):
         raise EcofmError(f"{path} has names of columns and no rows; give a table with rows.")
     notes = list(given.notes)
-    level, key, coordinates = _choose_key(given, options, set(cells), by_region, hint)
-    period = _choose_period(given, options)
+    level, key, coordinates = choose_key(given, options, set(cells), by_region, hint)
+    period = choose_period(given, options)
     taken = {key, period, *(coordinates or ())}
-    spare = POINT_COLUMNS if level == "point" else set()
-    others = [
-        name
-        for name in given.columns
-        if name not in taken and column_name(name) not in spare and name != options.weight
-    ]
-    others = [name for name in others if not _tells_time(given, name)]
+    others = _choose_others(given, taken, level, options, notes)
     columns = read_number_columns(given, others, decimal=options.decimal, missing=options.missing)
     table = pd.DataFrame(
         {
@@ -306,7 +269,7 @@ def read_proxies(
     points = None
     if period is not None:
         table["period"] = given.text(period)
-        kept &= _has_text(table["period"], given, period, notes)
+        kept &= has_text(table["period"], given, period, notes)
     if level == "point":
         assert coordinates is not None
         points, table, places = read_points(
@@ -315,7 +278,7 @@ def read_proxies(
     else:
         assert key is not None
         table["unit"] = given.text(key)
-        kept &= _has_text(table["unit"], given, key, notes)
+        kept &= has_text(table["unit"], given, key, notes)
         table, places = table[kept], places[kept]
     for note in notes:
         say(note)
@@ -324,6 +287,21 @@ def read_proxies(
     has_both = level == "region" and by_region and find_coordinates(given.columns) is not None
     found.require_single(cure if has_both else "")
     return found
+
+
+def _choose_others(
+    given: Table, taken: set[str | None], level: str, options: ProxyOptions, notes: list[str]
+) -> list[str]:
+    """Return the columns that may be statistics; those of a name that means more are noted."""
+    if options.weight is not None:
+        taken = {*taken, given.find(options.weight)}
+    others = [name for name in given.columns if name not in taken]
+    if level == "point":
+        others = [name for name in others if column_name(name) not in POINT_COLUMNS]
+    odd = [name for name in others if tells_time(given, name) or name in RESERVED]
+    if odd:
+        notes.append(f"left out, for a place or a time is called so: {', '.join(odd)}.")
+    return [name for name in others if name not in odd]
 
 
 def open_proxies(path: Path) -> Table:
@@ -345,81 +323,17 @@ def open_proxies(path: Path) -> Table:
 
 
 def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
-    """Return a vector file's table; raises EcofmError when it cannot be read."""
+    """Return a vector file's table; raises EcofmError when it cannot be read, or has no shapes."""
     try:
-        return gpd.read_file(path)
+        found = gpd.read_file(path)
     # pyogrio's errors derive from RuntimeError, its missing files from OSError.
     except (OSError, ValueError, RuntimeError) as error:
         raise EcofmError(
             f"{path} cannot be read as {what} ({error}); give a GeoPackage or GeoJSON."
         ) from error
-
-
-def _choose_key(
-    given: Table, options: ProxyOptions, cells: set[str], by_region: bool, hint: str
-) -> tuple[str, str | None, tuple[str, str] | None]:
-    """Return the level, the column that names the place, and those of coordinates."""
-    if options.lat is not None and options.lon is not None:
-        return "point", None, (_require(given, options.lat), _require(given, options.lon))
-    if options.key is not None:
-        key = _require(given, options.key)
-        names = {canonical(name) for name in given.text(key)}
-        is_cell = bool(names & cells) or not by_region
-        return "cell" if is_cell else "region", key, None
-    if (named := given.find(*CELL_KEYS)) is not None:
-        return "cell", named, None
-    coordinates = find_coordinates(given.columns)
-    region = given.find(*REGION_KEYS) if by_region else given.find("region")
-    if region is not None and (by_region or coordinates is None):
-        return "region", region, None
-    if coordinates is not None:
-        return "point", None, coordinates
-    raise EcofmError(
-        f"{given.path} has columns {', '.join(given.columns)}; expected one of "
-        f"{', '.join(CELL_KEYS)}, region to say which place a row is about, or latitude and "
-        f"longitude of points{hint}."
-    )
-
-
-def _require(given: Table, name: str) -> str:
-    found = name if name in given.columns else given.find(name)
-    if found is None:
-        raise EcofmError(f"{given.path} has no column {name}; it has {', '.join(given.columns)}.")
+    if not isinstance(found, gpd.GeoDataFrame):  # a plain table, as a CSV is
+        raise EcofmError(f"{path} has no shapes to be {what}; give a GeoPackage or GeoJSON.")
     return found
-
-
-def _choose_period(given: Table, options: ProxyOptions) -> str | None:
-    """Return the column that tells the time: `period`, or another name that holds dates."""
-    if options.period_column is not None:
-        return _require(given, options.period_column)
-    named = (given.find(name) for name in PERIOD_COLUMNS)
-    return next((name for name in named if name is not None and _tells_time(given, name)), None)
-
-
-def list_names(names: Iterable[str]) -> str:
-    """Return the first names in quotes, and how many more there are."""
-    given = list(names)
-    more = f" and {len(given) - SHOWN} more" if len(given) > SHOWN else ""
-    return ", ".join(map(quote, given[:SHOWN])) + more
-
-
-def _tells_time(given: Table, name: str) -> bool:
-    """Return whether a column is called like a time, and may be one."""
-    called = column_name(name)
-    if called not in MAY_BE_A_STATISTIC:
-        return called in PERIOD_COLUMNS
-    texts = [text for text in map(canonical, given.text(name)) if text]
-    return 2 * sum(span_of(text) is not None for text in texts) > len(texts)
-
-
-def _has_text(cells: pd.Series, given: Table, name: str, notes: list[str]) -> pd.Series:
-    """Return which cells hold something; the others are noted."""
-    has = cells.map(lambda text: bool(canonical(text)))
-    if not has.all():
-        where = ", ".join(given.at(row) for row in np.flatnonzero(~has)[:SHOWN])
-        more = ", ..." if (~has).sum() > SHOWN else ""
-        notes.append(f"left out {count(int((~has).sum()), 'row')} without {name}: {where}{more}.")
-    return has
 
 
 def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> pd.Series | None:

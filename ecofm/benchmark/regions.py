@@ -11,7 +11,8 @@ import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ecofm.benchmark.proxies import REGION_KEYS, list_names, read_vector
+from ecofm.benchmark.columns import REGION_KEYS, list_names
+from ecofm.benchmark.proxies import read_vector
 from ecofm.errors import EcofmError
 from ecofm.meridian import close, cut, find_leap
 from ecofm.tables import canonical, column_name, count, quote

@@ -144,6 +144,7 @@ def check(out: Path, pretraining: PretrainConfig) -> None:
         out / "untrained" / "ranker",
         RankConfig(),
         members=out / "members.csv",
+        force=True,  # a rival is shown however bad it is
     )
     score(
         [out / "untrained" / "embeddings"], out / "untrained" / "ranker", out / "untrained/scores"

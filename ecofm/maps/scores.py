@@ -14,8 +14,11 @@ from ecofm.embed import Embeddings, Matrix, require_tiles_once
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps.cogs import write_maps
 from ecofm.maps.stac import write_collection
+from ecofm.rank.calibration import Z_90
+from ecofm.rank.evidence import describe_verdict
+from ecofm.rank.resolution import warn_of_tiles
 from ecofm.rank.run import load_ranker
-from ecofm.rank.targets import Z_90, Classes, Ranker
+from ecofm.rank.targets import Classes, Ranker
 from ecofm.types import Progress, say
 
 CHUNK_TILES = 65_536
@@ -50,6 +53,9 @@ def score(
             )
         part.warn_of_resolution()
     require_tiles_once([(part.path, part.index) for part in parts], "embeddings")
+    warn_of_tiles(ranker, manifest, embeddings)
+    if warning := describe_verdict(manifest):
+        say(f"warning: {warning}.")
     inputs = artifact.hash_inputs(embeddings=embeddings, ranker=ranker)
     draft = artifact.Draft(
         out, stage="scores", config={"cog": cog}, inputs=inputs, overwrite=overwrite
@@ -66,7 +72,7 @@ def score(
         whole.to_parquet(folder / "scores.parquet")
         if cog:
             write_collection(write_maps(whole, folder, attribution), folder, attribution)
-        draft.extra = {"n_tiles": len(whole), "attribution": attribution}
+        draft.extra = {"n_tiles": len(whole), "warning": warning, "attribution": attribution}
     return out
 
 

@@ -1,4 +1,8 @@
-"""What held-out comparisons say of scores: how often the higher wins, how far places stray."""
+"""What held-out comparisons say of scores: how often the higher wins, how far places stray.
+
+The unit of a score is the deviation of the compared items' development. A ranker tells a share of
+it, and places stray by the rest: share^2 + residual^2 = 1.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,17 @@ BINS = 5
 MAX_RESIDUAL = 20.0
 MAX_TILT = 1.0
 MAX_SCORE = 2.0
-"""The residual follows the score as far as this many deviations, no further."""
+"""The residual follows the score as far as this many of its own deviations, no further."""
+MIN_SHARE = 0.05
+"""A ranker that tells nothing keeps the order of its scores, and little more."""
+MIN_SLOPE = 1.5
+"""Log odds of an answer for a unit of development, at least.
+
+People who look tell places that are a deviation apart (82 %). Where held-out answers follow the
+score less, it is the score that is wrong; without this, people who contradict each other would be
+taken for poor judges of a good score."""
+Z_90 = 1.6449
+"""Half of a normal distribution's 90 % interval, in deviations."""
 PULL = 1e-4
 PARTS = ("pair", "levels", "counts", "expected")
 
@@ -35,11 +49,17 @@ class Residual:
     """At score 0."""
     tilt: float = 0.0
     """Its logarithm grows by so much for a unit of score."""
+    limit: float = MAX_SCORE
+    """And no further than to this score, up or down."""
 
     def at(self, score: Floats) -> Floats:
         """Return the deviation of places with these scores."""
-        found: Floats = self.deviation * np.exp(self.tilt * score.clip(-MAX_SCORE, MAX_SCORE))
+        found: Floats = self.deviation * np.exp(self.tilt * score.clip(-self.limit, self.limit))
         return found
+
+    def rescale(self, share: float) -> Residual:
+        """Return the residual where scores whose deviation is 1 are made `share` times as large."""
+        return Residual((1 - share**2) ** 0.5, self.tilt / share, self.limit * share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,37 @@ def fit_scale(gap: Floats, counts: Floats) -> Floats:
     return found
 
 
+def divide_variance(
+    judged: Judged | None, pairs: ItemPairs, sureness: float
+) -> tuple[float, Residual]:
+    """Return which share of development a ranker's scores tell, and how far places stray.
+
+    `judged` are pairs of places that the fit did not see, scores in units of their own deviation;
+    without any, next to nothing is told. `sureness` (0 to 1) is how much of the squared share is
+    no luck of the few that judged.
+    """
+    if judged is None or sureness <= 0:
+        return MIN_SHARE, Residual(1.0).rescale(MIN_SHARE)
+    residual, told = bound_residual(judged), fit_residual(judged, pairs)
+    # Twenty nodes cannot tell the residual where many people say exactly the same.
+    if told and told.deviation < residual.deviation:
+        residual = told
+    share = (sureness / (1 + residual.deviation**2)) ** 0.5
+    share = max(share, MIN_SHARE)
+    return share, residual.rescale(share)
+
+
+def bound_residual(judged: Judged) -> Residual:
+    """Return how far places stray at most, where nothing tells people's slips from it.
+
+    Answers are taken to be without fault: a place with the lower score that won did stray. A
+    logistic curve of slope b is nearly a normal one of deviation 1.7 / b (Bradley-Terry to
+    Thurstone), which two places share.
+    """
+    slope = max(float(fit_scale(judged.gap, judged.counts)[0]), 1e-9)
+    return Residual(min(1.7 / 2**0.5 / slope, MAX_RESIDUAL))
+
+
 def fit_residual(judged: Judged, pairs: ItemPairs) -> Residual | None:
     """Return how far places stray from what their embedding tells.
 
@@ -125,6 +176,7 @@ def fit_residual(judged: Judged, pairs: ItemPairs) -> Residual | None:
     tell the two apart: a logistic model with a normal residual for each pair (Davidson's, with
     a random effect), by likelihood over held-out pairs. Pairs of single tiles are used where
     enough of them were repeated, else all. None when no pair was: nothing can be told then.
+    The unit is the deviation of the scores.
     """
     repeated = pairs.counts.sum(axis=(0, 2))[judged.pair] > 1
     sizes = np.array([len(members) for members in pairs.members])
@@ -164,4 +216,6 @@ def fit_residual(judged: Judged, pairs: ItemPairs) -> Residual | None:
             (-MAX_TILT, MAX_TILT),
         ],
     )
-    return Residual(float(np.exp(found.x[2])), float(found.x[3]))
+    slope, deviation = float(found.x[0]), float(np.exp(found.x[2]))
+    least = max((MIN_SLOPE / slope) ** 2 - 1, 0.0) ** 0.5
+    return Residual(min(max(deviation, least), MAX_RESIDUAL), float(found.x[3]))

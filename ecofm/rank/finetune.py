@@ -7,8 +7,10 @@ must score alike. A large difference costs no more than its size, for the ground
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import final
@@ -27,17 +29,20 @@ from torch.nn.utils.parametrize import (
 from ecofm import artifact, load_encoder
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
-from ecofm.embed import embed, require_tiles_once
+from ecofm.embed import embed, open_embeddings, require_tiles_once
 from ecofm.errors import EcofmError, UsageError
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.places import PlaceFinder
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, draw_parameters
+from ecofm.rank.evidence import Evidence, weigh_evidence
+from ecofm.rank.fit import judge_embeddings
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.items import ItemPairs, number_cells, pair_items
+from ecofm.rank.items import Indices, ItemPairs, number_cells, pair_items
 from ecofm.rank.losses import davidson
-from ecofm.rank.run import rank
+from ecofm.rank.run import build_features, rank
+from ecofm.rank.unseen import deal_places
 from ecofm.tiles.archive import Archive, TileError, find_tile, open_archives
 from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Progress, require_seed, say
@@ -99,12 +104,15 @@ def finetune(
     *,
     members: Path | None = None,
     overwrite: bool = False,
+    force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write `encoder/`, the archives' `embeddings/` and `ranker/` into `out` and return it.
 
-    Raises ComparisonError for unknown items, ContractError when the archives break the encoder's
-    contract.
+    An encoder that has seen the comparisons cannot judge them: so it is tuned once without half
+    of the places first, and what was said of those decides. Raises ComparisonError for unknown
+    items, ContractError when the archives break the encoder's contract, and EcofmError when the
+    ranker would be no better than chance, unless `force` has it written.
     """
     opened, contract = open_archives(list(archives))
     require_tiles_once([(archive.path, archive.index) for archive in opened], "archive")
@@ -123,9 +131,16 @@ def finetune(
     draft = artifact.Draft(
         out / "encoder", stage="encoder", config=plain, inputs=inputs, overwrite=overwrite
     )
+
+    @functools.cache
+    def judge() -> Evidence:
+        say("tuning without half of the places first, to judge what was said of them")
+        return _judge(encoder, opened, pairs, config, out)
+
     if draft.done:
         say(f"{out / 'encoder'} is done already: the same inputs and options.")
     else:
+        judge().require(comparisons, force=force)
         losses = _tune(model, opened, pairs, config, progress)
         model.attach({})  # another backbone's sub-spaces: what they knew is not theirs any more
         with draft as folder:
@@ -143,8 +158,48 @@ def finetune(
         config.rank,
         members=members,
         overwrite=overwrite,
+        force=force,
+        judge=judge,
     )
     return out
+
+
+def _judge(
+    encoder: Path, archives: list[Archive], pairs: ItemPairs, config: FinetuneConfig, out: Path
+) -> Evidence:
+    """Tune on one half of the places; return what comparisons within the other half say."""
+    fold = deal_places(pairs, 2, np.random.default_rng([config.seed, 2]))
+    sides = fold[pairs.left], fold[pairs.right]
+    seen, held = (np.flatnonzero((sides[0] == n) & (sides[1] == n)) for n in (0, 1))
+    if not len(seen) or not len(held) or not pairs.counts[:, held, :2].any():
+        return weigh_evidence(1.0, _choose_pairs(pairs, held), None)
+    model, _ = load_encoder(encoder)
+    _tune(model, archives, _choose_pairs(pairs, seen), config, None)
+    model.attach({})
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".judged") as name:
+        work = Path(name)
+        with artifact.Draft(work / "encoder", stage="encoder", config={}, inputs={}) as folder:
+            encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
+        embed([archive.path for archive in archives], work / "encoder", work / "embeddings")
+        index, matrix, _ = open_embeddings([work / "embeddings"])
+        # Damaged tiles are not embedded: the rows of the others move up.
+        rows = pd.Series(np.arange(len(index)), index=index["tile_id"])
+        names = pd.concat([archive.index["tile_id"] for archive in archives]).to_numpy()
+        row = rows.reindex(names).to_numpy()
+        members = [found[~np.isnan(found)].astype(int) for found in (row[m] for m in pairs.members)]
+        half = replace(_choose_pairs(pairs, held), members=members)
+        features = build_features(index, matrix, config.rank)
+        evidence = judge_embeddings(matrix, features, half, config.rank)
+    if evidence.unseen is None:
+        return evidence
+    judged = replace(evidence.unseen.judged, pair=held[evidence.unseen.judged.pair])
+    return replace(evidence, unseen=replace(evidence.unseen, judged=judged))
+
+
+def _choose_pairs(pairs: ItemPairs, chosen: Indices) -> ItemPairs:
+    left, right = pairs.left[chosen], pairs.right[chosen]
+    return replace(pairs, left=left, right=right, counts=pairs.counts[:, chosen])
 
 
 def _tune(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ecofm.rank.calibration import Judged, fit_residual, fit_scale
+from ecofm.rank.calibration import divide_variance, fit_scale
+from ecofm.rank.evidence import Evidence, weigh_evidence
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.heads import (
     HEADS,
@@ -19,7 +20,9 @@ from ecofm.rank.heads import (
     fit_head,
 )
 from ecofm.rank.items import ItemFeatures, ItemPairs, Matrix, gather_features, hold_out, to_answers
-from ecofm.rank.losses import LOSSES, Answers, Floats, Loss, Said
+from ecofm.rank.losses import LOSSES, Answers, Floats, Loss, Said, davidson_slopes
+from ecofm.rank.luck import measure_luck
+from ecofm.rank.unseen import judge_unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +34,29 @@ class Fit:
     """The ridge penalty that held-out items chose."""
     held_out_loss: float | None
     """Mean negative log likelihood of comparisons with a held-out item, in nats."""
-    judged: Judged | None
-    """Those comparisons, with the gap of scores that was predicted for them."""
+    evidence: Evidence
+    """What comparisons that it had not seen say of it."""
 
 
 def fit_heads(
-    embeddings: Matrix, features: Basis | Kernel, pairs: ItemPairs, config: RankConfig
+    embeddings: Matrix,
+    features: Basis | Kernel,
+    pairs: ItemPairs,
+    config: RankConfig,
+    evidence: Evidence | None = None,
 ) -> Fit:
     """Fit the ensemble.
 
-    Scores are anchored: over items, the mean of the members' mean score is 0 and its deviation 1.
+    Scores are anchored: over items, the mean of the members' mean score is 0, and its deviation
+    the share of their development that the ranker tells of places it has not seen. `evidence` is
+    given where the embeddings themselves have seen the comparisons.
     """
     random = np.random.default_rng(config.seed)
     items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
-    decay, judged = choose_decay(items, pairs, config, random)
-    residual = fit_residual(judged, pairs) if judged else None
+    decay, held_out_loss = choose_decay(items, pairs, config, random)
+    evidence = evidence or find_evidence(items, pairs, config, decay)
+    judged = evidence.unseen.judged if evidence.unseen else None
+    share, residual = divide_variance(judged, pairs, evidence.sureness)
     everybody = to_answers(pairs, pairs.weight)
     parameters, _ = fit_ensemble(
         items, LOSSES[config.loss], everybody, lambda: resample(pairs, random), decay, config,
@@ -53,11 +64,40 @@ def fit_heads(
     )  # fmt: skip
     levels = place_items(config, parameters, items)
     unit = levels.std(axis=1)
-    unit = np.where(unit > 1e-12, unit, 1.0)
+    unit = np.where(unit > 1e-12, unit, 1.0) / share
     head = HEADS[config.head]
     heads = Heads(head, features, parameters, levels.mean(axis=1), unit, residual)
-    held_out_loss = judged.loss if judged else None
-    return Fit(heads, decay, held_out_loss, judged)
+    return Fit(heads, decay, held_out_loss, evidence)
+
+
+def judge_embeddings(
+    embeddings: Matrix, features: Basis | Kernel, pairs: ItemPairs, config: RankConfig
+) -> Evidence:
+    """Return what comparisons say of a ranker that would be fitted to them."""
+    random = np.random.default_rng(config.seed)
+    items = gather_features(embeddings, features, pairs.members, config.n_heads, random)
+    return find_evidence(items, pairs, config, choose_decay(items, pairs, config, random)[0])
+
+
+def find_evidence(
+    items: ItemFeatures, pairs: ItemPairs, config: RankConfig, decay: float
+) -> Evidence:
+    """Hold comparisons out of fits of one head, and test whether they fit the items' features."""
+    random = np.random.default_rng([config.seed, 1])
+    head, loss = HEADS[config.head], LOSSES[config.loss]
+
+    def fit(kept: ItemPairs) -> Floats:
+        start = head.start(items.mean.shape[1], random)
+        answers = to_answers(kept, kept.weight)
+        parameters, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
+        return np.asarray(place_items(config, parameters[None], items)[0])
+
+    unseen = judge_unseen(pairs, fit, random)
+    p = measure_luck(items.mean, pairs, random)
+    if unseen and not head.convex:
+        # It sees straight lines only; the lesser p value counts, doubled (Bonferroni).
+        p = min(1.0, 2 * min(p, unseen.new.p))
+    return weigh_evidence(p, pairs, unseen)
 
 
 def fit_ensemble(
@@ -93,8 +133,8 @@ def fit_ensemble(
 
 def choose_decay(
     items: ItemFeatures, pairs: ItemPairs, config: RankConfig, random: np.random.Generator
-) -> tuple[float, Judged | None]:
-    """Return the penalty to use, and the comparisons with held-out items as predicted there.
+) -> tuple[float, float | None]:
+    """Return the penalty to use, and the loss of comparisons with held-out items under it.
 
     A cell is held out in all its periods: it resembles itself.
     """
@@ -103,13 +143,11 @@ def choose_decay(
         return decays[-1], None
     masks = hold_out(pairs, config.folds, random)
     start = HEADS[config.head].start(items.mean.shape[1], random)
-    folds = [_judge(items, pairs, held, config, decays, start) for held in masks]
-    if not folds:
+    losses = np.array([_judge(items, pairs, held, config, decays, start) for held in masks])
+    if not losses.size:
         return decays[-1], None
-    losses = np.array([[judged.loss for judged in fold] for fold in folds])
     chosen = choose_penalty(losses)
-    loss = float(losses[:, chosen].mean())
-    return decays[chosen], Judged.join([fold[chosen] for fold in folds], loss)
+    return decays[chosen], float(losses[:, chosen].mean())
 
 
 def choose_penalty(losses: Floats) -> int:
@@ -131,10 +169,10 @@ def _judge(
     config: RankConfig,
     decays: list[float],
     start: Floats,
-) -> list[Judged]:
-    """Fit to the other pairs and predict the held ones, in the scale that the others tell.
+) -> list[float]:
+    """Fit to the other pairs and return the loss of the held ones, in the scale of the others.
 
-    One result for each penalty; a search starts where the next larger penalty's ended.
+    One loss for each penalty; a search starts where the next larger penalty's ended.
     """
     kept = replace(
         pairs, left=pairs.left[~held], right=pairs.right[~held], counts=pairs.counts[:, ~held]
@@ -142,15 +180,15 @@ def _judge(
     answers = to_answers(kept, kept.weight)
     head, loss = HEADS[config.head], LOSSES[config.loss]
     counts = pairs.summed
-    judged = []
+    losses = []
     for decay in reversed(decays):
         start, _ = fit_head(head, loss, items.mean, items, answers, decay, start)
         level = place_items(config, start[None], items)[0]
         level = (level - level.mean()) / max(float(level.std()), 1e-12)
-        sides = np.column_stack([level[pairs.left], level[pairs.right]])
-        scale = fit_scale((sides[:, 0] - sides[:, 1])[~held], counts[~held])
-        judged.append(Judged.score(np.flatnonzero(held), sides[held], counts[held], scale))
-    return judged[::-1]
+        gap = level[pairs.left] - level[pairs.right]
+        slope, log_tie = fit_scale(gap[~held], counts[~held])
+        losses.append(davidson_slopes(slope * gap[held], counts[held], log_tie)[0])
+    return losses[::-1]
 
 
 def place_items(config: RankConfig, parameters: Floats, items: ItemFeatures) -> Floats:

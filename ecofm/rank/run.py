@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError, UsageError
-from ecofm.rank.calibration import Residual
+from ecofm.rank.calibration import MIN_REPEATED, Residual
+from ecofm.rank.evidence import Evidence, require_forced
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
 from ecofm.rank.items import Matrix, choose_tiles, pair_items
 from ecofm.rank.losses import Floats, LossName
+from ecofm.rank.resolution import describe_tiles
 from ecofm.rank.table import read_target
 from ecofm.rank.targets import Classes, Ranker, fit_target
 from ecofm.types import say
@@ -38,12 +40,16 @@ def rank(
     *,
     members: Path | None = None,
     overwrite: bool = False,
+    force: bool = False,
+    judge: Callable[[], Evidence] | None = None,
 ) -> Path:
     """Fit a ranker to comparisons and return `out`.
 
     Embeddings without comparisons help too: cells in several periods tell what does not matter.
     `members` is a clusters artifact or a table tile_id, item; without it items are tile ids.
-    Raises ComparisonError for unknown items or when nothing can be learned.
+    Raises ComparisonError for unknown items or when nothing can be learned, and EcofmError for a
+    ranker that is no better than chance, unless `force` has it written. Where the embeddings
+    themselves have seen the comparisons, `judge` says what held-out ones are worth.
     """
     table = read_comparisons(comparisons)
     inputs = artifact.hash_inputs(embeddings=embeddings, members=members)
@@ -53,28 +59,33 @@ def rank(
         out, stage="ranker", config=artifact.plain(config), inputs=inputs, overwrite=overwrite
     )
     if draft.done:
+        require_forced(artifact.read_manifest(out, "ranker"), out, force=force)
         say(f"{out} is done already: the same embeddings, comparisons and options.")
         return out
     pairs = pair_items(table, index["tile_id"], read_members(members) if members else None)
     if len(pairs.items) < 2:
         raise ComparisonError(f"{comparisons} compares one item only; at least two are needed.")
-    fit = fit_heads(matrix, build_features(index, matrix, config), pairs, config)
-    if fit.heads.residual is None:
+    evidence = judge() if judge else None
+    fit = fit_heads(matrix, build_features(index, matrix, config), pairs, config, evidence)
+    fit.evidence.require(comparisons, force=force)
+    if (pairs.counts.sum(axis=(0, 2)) > 1).sum() < MIN_REPEATED:
         say(
-            "warning: few pairs were judged twice, so nothing tells people's slips from places "
-            "that stray; intervals hold the uncertainty of the heads alone."
+            f"fewer than {MIN_REPEATED} pairs were judged twice, so the annotators' reliability is "
+            "unknown: every slip counts as a place that strays, and intervals are rather too wide. "
+            "Have pairs judged by another person too."
         )
     with draft as folder:
         save_file(to_tensors(fit.heads), str(folder / WEIGHTS))
-        if fit.judged is not None:
-            fit.judged.table().to_csv(folder / "calibration.csv", index=False)
+        fit.evidence.tabulate().to_csv(folder / "calibration.csv", index=False)
         draft.extra = {
             "encoder": encoder_hash,
+            "tiles": describe_tiles(embeddings),
             "n_items": len(pairs.items),
             "n_comparisons": int(pairs.counts.sum()),
             "n_annotators": len(pairs.counts),
             "decay": fit.decay,
             "held_out_loss": fit.held_out_loss,
+            "evidence": fit.evidence.to_json(),
             **describe_residual(fit.heads.residual),
         }
     return out
@@ -90,12 +101,14 @@ def rank_target(
     positive: str | None = None,
     members: Path | None = None,
     overwrite: bool = False,
+    force: bool = False,
 ) -> Path:
     """Fit a ranker to a column of a table, whose unit its scores then have, and return `out`.
 
     Rows are named as `read_target` says. For classes the score is the probability of `positive`.
     held_out.csv says what items were predicted to have by heads that had not seen them. Raises
-    EcofmError when nothing can be learned.
+    EcofmError when nothing can be learned, or what was learned predicts held-out items no better
+    than their mean (their shares, of classes), unless `force` has it written.
     """
     if config.loss is not LossName.davidson:
         raise UsageError(f"loss={config.loss.value} is for comparisons; a target has its own.")
@@ -107,6 +120,7 @@ def rank_target(
         overwrite=overwrite,
     )  # fmt: skip
     if draft.done:
+        require_forced(artifact.read_manifest(out, "ranker"), out, force=force)
         say(f"{out} is done already: the same embeddings, table and options.")
         return out
     target = read_target(table, column, index, read_members(members) if members else None)
@@ -115,6 +129,7 @@ def rank_target(
         raise UsageError(f"--positive {positive} is no class of {target.column} ({known}).")
     features = build_features(index, matrix, config)
     fit = fit_target(matrix, features, target, config, positive)
+    fit.evidence.require(table, target.column, force=force)
     ranker = fit.ranker
     ensembles = ranker.heads if isinstance(ranker, Classes) else [ranker]
     with draft as folder:
@@ -127,12 +142,14 @@ def rank_target(
         fit.held_out.to_csv(folder / "held_out.csv", index=False)
         draft.extra = {
             "encoder": encoder_hash,
+            "tiles": describe_tiles(embeddings),
             "target": target.column,
             "classes": target.classes,
             "positive": ranker.positive if isinstance(ranker, Classes) else None,
             "n_items": len(target.items),
             "decay": fit.decay,
-            "held_out": fit.quality,
+            "held_out": fit.evidence.figures,
+            "evidence": fit.evidence.to_json(),
             **describe_residual(ranker.residual),
         }
     return out
@@ -150,8 +167,8 @@ def build_features(index: pd.DataFrame, matrix: Matrix, config: RankConfig) -> B
 
 def describe_residual(residual: Residual | None) -> dict[str, float | None]:
     """Return what a ranker's manifest says of it."""
-    names = ("residual", "residual_tilt")
-    return dict(zip(names, astuple(residual) if residual else (None, None), strict=True))
+    names = ("residual", "residual_tilt", "residual_limit")
+    return dict(zip(names, astuple(residual) if residual else (None,) * 3, strict=True))
 
 
 def to_tensors(heads: Heads) -> dict[str, Floats]:
@@ -197,6 +214,10 @@ def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = 
         features = Kernel(basis, own["landmarks"], own["whitening"], float(own["width"][0]))
     head = HEADS[HeadName(manifest["config"]["head"])]
     parts = (own["parameters"], own["offset"], own["unit"])
-    deviation, tilt = manifest["residual"], manifest.get("residual_tilt", 0.0)
-    residual = None if deviation is None else Residual(float(deviation), float(tilt))
+    residual = None
+    if manifest["residual"] is not None:
+        # Older rankers have no limit, the oldest no tilt.
+        named = {"tilt": "residual_tilt", "limit": "residual_limit"}
+        more = {part: float(manifest[name]) for part, name in named.items() if name in manifest}
+        residual = Residual(float(manifest["residual"]), **more)
     return Heads(head, features, *parts, residual)

@@ -16,17 +16,16 @@ import torch
 from scipy.special import expit
 from scipy.stats import spearmanr
 
-from ecofm.rank.calibration import Residual
+from ecofm.rank.calibration import Z_90, Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.fit import choose_penalty, fit_ensemble, place_items
+from ecofm.rank.foretold import Foretold, JudgedValues, weigh_values
 from ecofm.rank.heads import HEADS, Heads, RankConfig, fit_head
 from ecofm.rank.items import ItemFeatures, Matrix, fold_items, gather_features
 from ecofm.rank.losses import Floats, Levels, Logistic, Loss, SquaredError, Values
 from ecofm.rank.table import Target
 
 COVERAGE = 0.9
-Z_90 = 1.6449
-"""Half of a normal distribution's 90 % interval, in deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class TargetFit:
     decay: float
     held_out: pd.DataFrame
     """item, value, predicted, and for numbers lower and upper."""
-    quality: dict[str, float]
+    evidence: Foretold
 
 
 def fit_target(
@@ -113,19 +112,28 @@ def fit_target(
     if target.classes:
         assert positive
         ranker = Classes(target.classes, positive, found)
-        return TargetFit(ranker, decay, *_judge_classes(target, foretold, ranker))
+        table, judged = _judge_classes(target, foretold, ranker)
+        return TargetFit(ranker, decay, table, _weigh_evidence(items, target, judged, config))
     # Intervals need what an ensemble that had not seen an item predicts for it.
     raw = np.empty((config.n_heads, len(target.items)))
     for held in folds:
         parameters, own = _fit_weighted(items, wanted[0], ~held, loss, decay, config, random, noise)
         raw[:, held] = place_items(config, parameters, items)[:, held] + own[:, None]
-    table, quality, residual = _judge_numbers(target, raw * unit + centre)
-    return TargetFit(replace(found[0], residual=Residual(residual)), decay, table, quality)
+    table, judged, residual = _judge_numbers(target, raw * unit + centre)
+    heads = replace(found[0], residual=Residual(residual))
+    return TargetFit(heads, decay, table, _weigh_evidence(items, target, judged, config))
 
 
-def _judge_numbers(
-    target: Target, predicted: Floats
-) -> tuple[pd.DataFrame, dict[str, float], float]:
+def _weigh_evidence(
+    items: ItemFeatures, target: Target, judged: JudgedValues, config: RankConfig
+) -> Foretold:
+    random = np.random.default_rng([config.seed, 1])
+    several = np.isin(np.arange(len(target.items)), items.several)
+    is_straight = HEADS[config.head].convex
+    return weigh_values(items.mean, several, target, judged, random, is_straight=is_straight)
+
+
+def _judge_numbers(target: Target, predicted: Floats) -> tuple[pd.DataFrame, JudgedValues, float]:
     """Return the table of held-out items, what it says in all, and the residual."""
     mean, spread = predicted.mean(axis=0), predicted.std(axis=0, ddof=1)
     residual = fit_conformal(target.values - mean, spread)
@@ -134,15 +142,18 @@ def _judge_numbers(
     table = pd.DataFrame({"item": target.items, **columns, "upper": mean + half})
     error = float(np.square(target.values - mean).mean())
     quality = {
+        "error": error**0.5,
+        "error_of_mean": float(target.values.std()),
         "r2": 1 - error / float(target.values.var()),
         "spearman": float(spearmanr(mean, target.values)[0]) if mean.std() > 0 else 0.0,
     }
-    return table, quality, residual
+    naive = np.square(target.values - target.values.mean())
+    return table, JudgedValues(quality, naive - np.square(target.values - mean)), residual
 
 
 def _judge_classes(
     target: Target, odds: Floats, ranker: Classes
-) -> tuple[pd.DataFrame, dict[str, float]]:
+) -> tuple[pd.DataFrame, JudgedValues]:
     """Return the table of held-out items and what it says in all, from (model, item) log odds."""
     names, value = np.array(target.classes), target.values.astype(int)
     if len(names) > 2:
@@ -152,12 +163,28 @@ def _judge_classes(
         chosen = np.where(odds[0] > 0, positive, 1 - positive)
     table = pd.DataFrame({"item": target.items, "value": names[value], "predicted": names[chosen]})
     right = chosen == value
+    shares = np.bincount(value, minlength=len(names)) / len(value)
+    loss, naive = _lose(odds, value, names, ranker), -np.log(shares[value])
     quality = {
+        "log_loss": float(loss.mean()),
+        "log_loss_of_shares": float(naive.mean()),
         "accuracy": float(right.mean()),
         "balanced_accuracy": float(np.mean([right[value == n].mean() for n in range(len(names))])),
-        "share_of_largest_class": float(np.bincount(value).max() / len(value)),
+        "share_of_largest_class": float(shares.max()),
     }
-    return table, quality
+    return table, JudgedValues(quality, naive - loss)
+
+
+def _lose(odds: Floats, value: np.ndarray, names: np.ndarray, ranker: Classes) -> Floats:
+    """Return minus the log probability of the class that each item has, (item,), in nats."""
+    found = expit(odds)
+    if len(names) == 2:
+        found = np.concatenate([1 - found, found])
+        if names[0] == ranker.positive:
+            found = found[::-1]
+    found = found / found.sum(axis=0)
+    loss: Floats = -np.log(found[value, np.arange(len(value))].clip(min=1e-12))
+    return loss
 
 
 def fit_conformal(error: Floats, spread: Floats) -> float:

@@ -8,7 +8,7 @@ held out. The strongest leaves the source's order as it is, under the weakest it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +23,13 @@ from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
 from ecofm.errors import ArtifactError, ComparisonError, UsageError
+from ecofm.rank.calibration import MIN_SHARE, Residual
+from ecofm.rank.evidence import (
+    Evidence,
+    Verdict,
+    require_forced,
+    weigh_evidence,
+)
 from ecofm.rank.features import Basis, build_basis
 from ecofm.rank.fit import resample
 from ecofm.rank.heads import HeadName, Heads, LinearHead
@@ -36,7 +43,10 @@ from ecofm.rank.items import (
     pair_items,
 )
 from ecofm.rank.losses import Floats, davidson_slopes
+from ecofm.rank.luck import measure_luck
+from ecofm.rank.resolution import describe_tiles, warn_of_tiles
 from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
+from ecofm.rank.unseen import judge_unseen
 from ecofm.types import require_seed, say
 
 MIN_COMPARISONS = 10
@@ -107,13 +117,15 @@ def transfer(
     *,
     members: Path | None = None,
     overwrite: bool = False,
+    force: bool = False,
 ) -> Path:
     """Move a ranker to the country of `embeddings` and return `out`, a ranker for `ecofm score`.
 
     `comparisons` are of the new country's tiles, or of items whose `members` are. Scores stay on
     the source's scale: over the new country's tiles each head keeps the mean and deviation that
     it had before. Raises ArtifactError for embeddings of another encoder, ComparisonError for
-    fewer than 10 comparisons or when nothing can be learned from them.
+    fewer than 10 comparisons or when nothing can be learned from them, and EcofmError for a
+    ranker that is no better than chance there, unless `force` has it written.
     """
     table = read_comparisons(comparisons)
     source, target, encoder = open_target(ranker, embeddings, config)
@@ -128,15 +140,23 @@ def transfer(
         overwrite=overwrite,
     )
     if draft.done:
+        require_forced(artifact.read_manifest(out, "ranker"), out, force=force)
         say(f"{out} is done already: the same ranker, embeddings, comparisons and options.")
         return out
     known = read_members(members) if members else None
     pairs = pair_items(table, target.index["tile_id"], known)
     moved = move_heads(source, target, pairs, config)
+    evidence = find_evidence(source, target, pairs, config, moved.shares)
+    evidence.require(comparisons, force=force)
+    heads = moved.heads
+    if evidence.verdict is Verdict.chance:
+        heads = _flatten(heads, target)
     with draft as folder:
-        save_file(to_tensors(moved.heads), str(folder / WEIGHTS))
+        save_file(to_tensors(heads), str(folder / WEIGHTS))
+        evidence.tabulate().to_csv(folder / "calibration.csv", index=False)
         draft.extra = {
             "encoder": encoder,
+            "tiles": describe_tiles(embeddings),
             "n_items": len(pairs.items),
             "n_comparisons": int(pairs.counts.sum()),
             "n_annotators": len(pairs.counts),
@@ -144,7 +164,8 @@ def transfer(
             "shares": moved.shares.tolist(),
             "held_out_loss": _finite(moved.held_out_loss),
             "source_held_out_loss": _finite(moved.source_loss),
-            **describe_residual(moved.heads.residual),
+            "evidence": evidence.to_json(),
+            **describe_residual(heads.residual),
         }
     return out
 
@@ -175,6 +196,7 @@ def open_target(
             f"{embeddings[0]} comes from another encoder than {ranker} was fitted on; embed the "
             "new country's archive with that encoder (`ecofm embed`)."
         )
+    warn_of_tiles(ranker, manifest, embeddings)
     return source, describe_target(index, matrix, config), encoder
 
 
@@ -197,6 +219,58 @@ def require_enough(table: pd.DataFrame, path: Path) -> None:
         )
 
 
+def find_evidence(
+    source: Heads, target: Target, pairs: ItemPairs, config: TransferConfig, shares: Floats
+) -> Evidence:
+    """Return what the new country's comparisons say of the moved ranker.
+
+    They may fit the source's score, which a few can tell, or what its correction sees: the lesser
+    p value counts, doubled (Bonferroni).
+    """
+    random = np.random.default_rng([config.seed, 1])
+    n_heads = len(source.parameters)
+    items = gather_features(target.matrix, _see_both(source, target), pairs.members, 0, random)
+    centre = items.mean[:, :n_heads].mean(axis=1)
+    own = np.column_stack([centre, items.mean[:, n_heads:]])
+    strengths = sorted(config.strengths)
+
+    def fit(kept: ItemPairs) -> Floats:
+        rest = kept.left, kept.right, kept.summed
+        fits = [
+            share * fit_towards(own, *rest, strength)[0]
+            for strength, share in zip(strengths, shares, strict=True)
+            if share
+        ]
+        return np.asarray(own @ np.sum(fits, axis=0))
+
+    p_all = measure_luck(own[:, 1:], pairs, random)
+    net = pairs.summed[:, 0] - pairs.summed[:, 1]
+    agrees = net @ (centre[pairs.left] - centre[pairs.right]) > 0
+    p_source = measure_luck(centre[:, None], pairs, random) / 2 if agrees else 1.0
+    p = min(1.0, 2 * min(p_source, p_all))
+    return weigh_evidence(p, pairs, judge_unseen(pairs, fit, random))
+
+
+def _flatten(heads: Heads, target: Target) -> Heads:
+    """Pull a ranker that tells nothing towards its mean score, and make its intervals as wide."""
+    scores = heads.predict(np.asarray(target.matrix[target.chosen], dtype=np.float64))
+    deviation = max(float(scores.mean(axis=0).std()), 1e-12)
+    more = (1 / MIN_SHARE - 1) * scores.mean(axis=1) * heads.unit
+    residual = Residual(deviation * (1 - MIN_SHARE**2) ** 0.5)
+    return replace(
+        heads, unit=heads.unit / MIN_SHARE, offset=heads.offset - more, residual=residual
+    )
+
+
+def _see_both(source: Heads, target: Target) -> Callable[[Matrix], Floats]:
+    """Return what gives the source heads' scores, then the new country's directions."""
+
+    def describe(embeddings: Matrix) -> Floats:
+        return np.column_stack([source.predict(embeddings).T, target.basis(embeddings)])
+
+    return describe
+
+
 def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: TransferConfig) -> Moved:
     """Correct every head of the source by the new country's comparisons.
 
@@ -205,12 +279,8 @@ def move_heads(source: Heads, target: Target, pairs: ItemPairs, config: Transfer
     """
     random = np.random.default_rng(config.seed)
     n_heads = len(source.parameters)
-
-    def describe(embeddings: Matrix) -> Floats:
-        """Return the source heads' scores, then the new country's directions."""
-        return np.column_stack([source.predict(embeddings).T, target.basis(embeddings)])
-
-    items = gather_features(target.matrix, describe, pairs.members, n_heads, random)
+    see = _see_both(source, target)
+    items = gather_features(target.matrix, see, pairs.members, n_heads, random)
     centre = items.mean[:, :n_heads].mean(axis=1)
     losses = _hold_out(np.column_stack([centre, items.mean[:, n_heads:]]), pairs, config, random)
     strengths = np.array(sorted(config.strengths))

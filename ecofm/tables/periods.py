@@ -22,6 +22,7 @@ YEAR = re.compile(r"(?:19|20)\d\d")
 QUARTER = re.compile(r"((?:19|20)\d\d)[- ]?[Qq]([1-4])")
 DAY = re.compile(r"((?:19|20)\d\d)[-/.](\d\d?)(?:[-/.](\d\d?)(?:[T ]\d\d:\d\d.*)?)?")
 YEAR_LAST = re.compile(r"\d\d?[-/.]\d\d?[-/.]((?:19|20)\d\d)")
+RANGE = re.compile(r"(\S+?)--(\S+)|((?:19|20)\d\d) ?[-/\u2013] ?((?:19|20)\d\d)")
 
 Span = tuple[datetime.date, datetime.date]
 
@@ -29,8 +30,8 @@ Span = tuple[datetime.date, datetime.date]
 def match_periods(given: Iterable[str], ours: Iterable[str]) -> Mapping[str, str]:
     """Return for the periods of a table, as written there, ours that they fall in.
 
-    2019.0 is 2019. A date falls in its day, quarter or year, of which we must have one only; a
-    year falls in no quarter or day. What is not in the result has no period of ours.
+    2019.0 is 2019. A date falls in its day, month, quarter or year, of which we must have one only;
+    a year falls in no quarter or day. What is not in the result has no period of ours.
     """
     known = {period: span_of(period) for period in dict.fromkeys(ours)}
     found = {}
@@ -41,13 +42,14 @@ def match_periods(given: Iterable[str], ours: Iterable[str]) -> Mapping[str, str
             continue
         span = span_of(period)
         within = [p for p, other in known.items() if span and other and _holds(other, span)]
-        if len(within) == 1:
-            found[written] = within[0]
+        same = [p for p in within if known[p] == span] or within
+        if len(same) == 1:
+            found[written] = same[0]
     return found
 
 
 def span_of(period: str) -> Span | None:
-    """Return the first and last day of a year, quarter, month or day; None of anything else.
+    """Return the first and last day of a year, quarter, month, day or range; None of others.
 
     Where days and months can be confused, as in 02/03/2019, only the year is known.
     """
@@ -63,6 +65,9 @@ def span_of(period: str) -> Span | None:
             return day, day
         if found := YEAR_LAST.fullmatch(period):
             return span_of(found[1])
+        if found := RANGE.fullmatch(period):
+            first, last = span_of(found[1] or found[3]), span_of(found[2] or found[4])
+            return (first[0], last[1]) if first and last and first[0] <= last[0] else None
     except ValueError:
         return None
     return None

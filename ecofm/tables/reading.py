@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pandas as pd
@@ -257,7 +257,10 @@ def _read_parquet(path: Path, content: bytes) -> Table:
 
     try:
         table = pq.read_table(pa.BufferReader(content))
-        names = [str(name) for name in table.column_names]
+        plain = [f.name for f in table.schema if not _is_nested(f.type)]
+        others = [str(name) for name in table.column_names if name not in plain]
+        table = table.select(plain)
+        names = [str(name) for name in plain]
         # Whole numbers with gaps stay whole: a long code has more digits than a float holds.
         columns = [_plain(column.to_pandas(integer_object_nulls=True)) for column in table.columns]
     # Damaged files make Arrow raise nearly anything.
@@ -271,9 +274,18 @@ def _read_parquet(path: Path, content: bytes) -> Table:
         blank &= _is_blank(column)
     dropped = int(blank.sum())
     notes = [f"{path.name}: left out {count(dropped, 'empty row')}."] if dropped else []
+    if others:
+        notes.append(f"{path.name}: left out {', '.join(others)}, neither text nor numbers.")
     kept = np.flatnonzero(~blank)
     columns = [column.iloc[kept] for column in columns]
     return _build(path, names, columns, (kept + 1).tolist(), None, notes)
+
+
+def _is_nested(kind: Any) -> bool:
+    """Return whether an Arrow type holds geometries, lists or structures."""
+    import pyarrow.types as types
+
+    return any(test(kind) for test in (types.is_nested, types.is_binary, types.is_large_binary))
 
 
 def from_frame(path: Path, frame: pd.DataFrame) -> Table:

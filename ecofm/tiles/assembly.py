@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.bands import SENTINEL, UNNAMED, Choice, choose
-from ecofm.tiles.claims import Claim, baseline_of_name
+from ecofm.tiles.claims import Claim, Evidence, Sample, baseline_of_name, parse_baseline
 from ecofm.tiles.headers import Header, read_header
 from ecofm.tiles.periods import period_or
-from ecofm.tiles.radiometry import Evidence, Radiometry, Sample, resolve
+from ecofm.tiles.radiometry import Radiometry, resolve
 from ecofm.tiles.rasters import Rasters, Remote, Sign
 from ecofm.tiles.samples import sample_part, undeclared_nodata
 from ecofm.tiles.scenes import Hiding, Part, Scene, own_units, shape_of
@@ -30,6 +30,10 @@ ITEM_IDENTITY = re.compile(
 )
 GRANULE = re.compile(r"(?<![A-Z0-9])(T[0-9]{2}[A-Z]{3}_[0-9]{8}T[0-9]{6})(?![0-9])")
 LEVEL = re.compile(r"(?<![A-Z0-9])(?:MSI)?(L1C|L2A)(?![A-Z0-9])")
+
+HLS_LANDSAT = re.compile(r"HLS[._]L30", re.IGNORECASE)
+BASELINE_TAG = "PROCESSING_BASELINE"
+"""As GDAL's own reader of SAFE folders leaves it."""
 
 Place = tuple[Path | Remote, int]
 """A raster and the number of a band in it, from 1."""
@@ -108,7 +112,7 @@ def assemble(
     decided.
     """
     own = list(files) if header else sorted(files, key=_order)
-    chosen = choose(own, options.bands)
+    chosen = choose(own, options.bands, is_guess=header is not None and header.is_guess)
     if not chosen.names:
         raise SceneError(
             f"has no band that measures reflectance (its own: {', '.join(own)}); name bands with "
@@ -132,6 +136,13 @@ def assemble(
         return found.part(number, default if said is None else said)
 
     parts = [part_of(index, NODATA) for index in chosen.indices]
+    if any(headers[part.path].has_palette for part in parts):
+        raise SceneError("has a colour table; convert it to RGB")
+    if HLS_LANDSAT.search(told.product_id) and not all("=" in b for b in options.bands or [""]):
+        raise SceneError(
+            "is of Landsat (HLS L30), whose B05 is no band of Sentinel-2's; give its bands their "
+            "names there, as in --bands B8A=B05,B04=B04,B03=B03,B02=B02"
+        )
     hidings = tuple(Hiding(part_of(i, None), kind) for _, i, kind in chosen.quality)
     used = [headers[part.path] for part in parts]
     tags = {key: text for one in used for key, text in one.tags.items()}
@@ -146,8 +157,9 @@ def assemble(
         dtypes=dict(zip(chosen.names, (part.dtype for part in parts), strict=True)),
         claims=claims,
         applied=told.applied,
-        baseline=told.baseline,
-        names=" ".join([told.product_id, *dict.fromkeys(tags.values())]),
+        baseline=told.baseline or parse_baseline(tags.get(BASELINE_TAG), f"{BASELINE_TAG}, a tag,"),
+        name=told.product_id,
+        tags=" ".join(dict.fromkeys(tags.values())),
         day=date or period,
         scale=options.scale,
         offset=options.offset,
@@ -170,7 +182,7 @@ def assemble(
         processed=identity.processed,
         shape_px=header.shape_px if header else shape_of(parts),
         synthetic=told.synthetic or "synthetic" in " ".join([*tags, *tags.values()]).lower(),
-        notes=(*_notes_of(chosen), *notes),
+        notes=(*_notes_of(chosen, any(one.has_alpha for one in used)), *notes),
     )
     scale, offset = own_units([scene])
     return replace(scene, to_scale=scale, to_offset=offset)
@@ -199,12 +211,8 @@ def _decide(
             for index, (band, part) in enumerate(zip(bands, settled, strict=True)):
                 with rasters.use(part.path) as dataset:
                     values = sample_part(dataset, part)
-                    is_silent = (
-                        part.nodata in (None, NODATA)
-                        and dataset.nodatavals[part.numbers[0] - 1] is None
-                    )
-                if is_silent and (nodata := undeclared_nodata(values)) is not None:
-                    settled[index] = replace(part, nodata=nodata)
+                if (nodata := undeclared_nodata(values)) is not None:
+                    settled[index] = replace(part, also_nodata=(nodata,))
                     values = values[:, values[0] != nodata]
                     notes.append(f"{nodata:g} is taken for nodata, which no file declares")
                 found[band] = values[0].astype("float64")
@@ -242,14 +250,20 @@ def _joined(parts: Sequence[Part]) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def _notes_of(chosen: Choice) -> list[str]:
+def _notes_of(chosen: Choice, has_alpha: bool) -> list[str]:
     notes = []
+    if has_alpha:
+        notes.append(
+            "its last band is taken for alpha, which hides pixels; name all bands with --bands to "
+            "read it"
+        )
     if chosen.quality:
         kinds = ", ".join(name for name, _, _ in chosen.quality)
         notes.append(f"pixels that {kinds} marks as cloud or nodata are invalid")
     if chosen.unused:
         notes.append(
-            f"{', '.join(chosen.unused)} is left out: no reflectance; --bands takes it all the same"
+            f"{', '.join(chosen.unused)} is left out: no band of reflectance by its name; --bands "
+            "takes it all the same"
         )
     if any(map(UNNAMED.fullmatch, chosen.names)):
         notes.append(

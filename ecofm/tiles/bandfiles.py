@@ -14,8 +14,9 @@ WORD = r"(?<![^_.\-\s])(?:{})(?:_(?P<gsd>[126]0)m)?(?![^_.\-\s])"
 NUMBERED = r"BAND_?(?P<number>[0-9]{1,2}A?)"
 BAND_WORD = re.compile(WORD.format(rf"{BAND.pattern}|{NUMBERED}"), re.IGNORECASE)
 KNOWN_WORD = re.compile(WORD.format(QUALITY_FILE.pattern), re.IGNORECASE)
-COLOURS = "|".join(re.escape(name) for name, band in COMMON.items() if BAND.fullmatch(band))
-COLOUR_WORD = re.compile(WORD.format(COLOURS), re.IGNORECASE)
+# The longest first: `nir_1` is no `nir`.
+COLOURS = sorted((name for name, band in COMMON.items() if BAND.fullmatch(band)), key=len)[::-1]
+COLOUR_WORD = re.compile(WORD.format("|".join(map(re.escape, COLOURS))), re.IGNORECASE)
 PICTURES = ("TCI", "PVI", "PREVIEW", "VISUAL")
 # What products of Sentinel-2, Landsat, HLS, THEIA, FORCE and Digital Earth Australia call files
 # that hold no reflectance. The short words are capitals: `town_sat.tif` is a picture.

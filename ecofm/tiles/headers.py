@@ -6,13 +6,14 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import rasterio
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp
 
 from ecofm.errors import SceneError
 from ecofm.tiles.bands import own_names
-from ecofm.tiles.claims import Claim, parse_number
+from ecofm.tiles.claims import Claim, make_claim, parse_number
 from ecofm.tiles.rasters import Rasters, Remote
 from ecofm.tiles.scenes import Part
 from ecofm.tiles.sidecars import AUX, Sidecar, read_sidecar
@@ -35,7 +36,11 @@ class Header:
     """Of the bands, by the file's own descriptions, colours or name."""
     nodata: float | None
     """What the file itself declares."""
-    has_mask: bool
+    has_palette: bool
+    is_guess: bool
+    """Whether the names are those of the colours, which software writes by default."""
+    has_alpha: bool
+    """Whether a band is taken for alpha, which hides pixels."""
     tags: dict[str, str]
     scales: tuple[float, ...]
     offsets: tuple[float, ...]
@@ -57,9 +62,10 @@ class Header:
     def part(self, number: int, default_nodata: float | None = None) -> Part:
         """Return a band as a part; `default_nodata` is that where nothing declares any."""
         beside = self.sidecar.nodata.get(number)
-        if beside is not None and self.nodata is not None and beside != self.nodata:
+        own = self.nodata
+        if beside is not None and own is not None and not np.isclose(beside, own, equal_nan=True):
             raise SceneError(
-                f"has nodata {self.nodata:g} in {self.path.name} and {beside:g} in its {AUX}; "
+                f"has nodata {own:g} in {self.path.name} and {beside:g} in its {AUX}; "
                 "remove the wrong one"
             )
         return Part(
@@ -72,16 +78,10 @@ class Header:
 
 
 def _claim(source: str, scale: float, offset: float) -> Claim | None:
-    if not math.isfinite(scale) or not math.isfinite(offset) or scale <= 0:
+    """Return what GDAL reads; it gives 1 and 0 where a file is silent."""
+    if not math.isfinite(scale) or not math.isfinite(offset):
         raise SceneError(f"has scale {scale:g} and offset {offset:g} by {source}; give --scale")
-    if scale == 1 and offset == 0:
-        return None
-    if scale == 1 and abs(offset) > 10:
-        raise SceneError(
-            f"has scale 1 and offset {offset:g} by {source}, which would be reflectance; give "
-            f"--scale 0.0001 --offset {offset:g} if they are stored numbers"
-        )
-    return Claim(source, None if scale == 1 else scale, offset or None)
+    return make_claim(source, None if scale == 1 else scale, offset or None)
 
 
 def read_header(path: Path | Remote, bands: int | None = None) -> Header:
@@ -89,28 +89,27 @@ def read_header(path: Path | Remote, bands: int | None = None) -> Header:
 
     `bands` is the number of names that people give: as many as there are bands include a fourth
     one that GDAL calls alpha. Raises SceneError when it cannot be read, has another number type, a
-    colour table, a damaged place, or a sidecar that cannot be honoured.
+    damaged place, or a sidecar that cannot be honoured.
     """
     sidecar = read_sidecar(path) if isinstance(path, Path) else Sidecar()
     with Rasters() as rasters, rasters.use(path) as dataset:
-        if ColorInterp.palette in dataset.colorinterp:
-            raise SceneError("has a colour table; convert it to RGB")
         numbers = _band_numbers(dataset, bands)
         if not numbers:
             raise SceneError("has no band besides its mask")
-        flags = dataset.mask_flag_enums[numbers[0] - 1]
         described = [dataset.descriptions[n - 1] or sidecar.names.get(n) for n in numbers]
+        colours = [dataset.colorinterp[n - 1].name for n in numbers]
+        names = own_names(described, colours, Path(path.name).stem)
         return Header(
             path=path,
             shape_px=(dataset.height, dataset.width),
             geobox=geobox_of(dataset),
             dtype=_dtype_of(dataset),
             numbers=numbers,
-            names=own_names(
-                described, [dataset.colorinterp[n - 1].name for n in numbers], Path(path.name).stem
-            ),
+            names=names,
             nodata=dataset.nodatavals[numbers[0] - 1],
-            has_mask=MaskFlags.per_dataset in flags or MaskFlags.alpha in flags,
+            has_palette=ColorInterp.palette in dataset.colorinterp,
+            is_guess=names == tuple(colours) and not any(described),
+            has_alpha=len(numbers) < dataset.count,
             tags=dataset.tags(),
             scales=tuple(dataset.scales[n - 1] for n in numbers),
             offsets=tuple(dataset.offsets[n - 1] for n in numbers),

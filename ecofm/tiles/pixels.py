@@ -24,6 +24,7 @@ MAX_CHIP_BYTES = 2**29
 MAX_WINDOW_PX = 2**26  # float32, twice: half a GiB
 MAX_WARP_PX = 2**24
 N_BORDER = 17
+LEAST_REFLECTANCE = -0.5
 CLOUDS = (0, 1, 3, 8, 9, 10)
 """SCL: nodata, defective, shadow, cloud of medium and high probability, cirrus."""
 
@@ -198,24 +199,27 @@ def read_valid(
     part: Part,
     window: Window | None = None,
     shape: tuple[int, int] | None = None,
+    *,
+    any_number: bool = False,
 ) -> tuple[Pixels, Valid, bool]:
     """Read a window (perhaps at another shape), its mask, and whether 0 is nodata.
 
-    A nodata value that no measurement has (all but 0), and what is no finite number, makes a pixel
-    invalid where any band holds it; 0 only where all bands do, because a band may be truly dark.
+    A nodata value that no measurement has (all but 0), what is no finite number, and what is no
+    reflectance (below -.5) makes a pixel invalid where any band holds it; 0 only where all bands
+    do, because a band may be truly dark. With `any_number` no number is too low.
     """
     first = part.numbers[0] - 1
     out_shape = None if shape is None else (len(part.numbers), *shape)
     pixels = dataset.read(list(part.numbers), window=window, out_shape=out_shape)
+    valid = _plausible(pixels, part, -np.inf if any_number else LEAST_REFLECTANCE)
+    for number in part.also_nodata:
+        valid &= (pixels != number).all(axis=0)
     flags = dataset.mask_flag_enums[first]
-    nodata = dataset.nodatavals[first]
     has_alpha = MaskFlags.alpha in flags and dataset.count > len(part.numbers)
-    valid = np.ones(pixels.shape[1:], bool)
-    if pixels.dtype.kind == "f":
-        valid = np.isfinite(pixels).all(axis=0)
     if has_alpha or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags):
         return pixels, valid & (dataset.dataset_mask(window=window, out_shape=shape) > 0), False
-    nodata = part.nodata if nodata is None else nodata
+    nodata = dataset.nodatavals[first]
+    nodata = part.nodata if nodata is None or np.isnan(nodata) else nodata
     if nodata is None or np.isnan(nodata):
         return pixels, valid, False
     if nodata == 0:
@@ -223,6 +227,16 @@ def read_valid(
     # As the type holds it: the smallest float32 is no exact float64.
     held = np.asarray(nodata).astype(pixels.dtype) if pixels.dtype.kind == "f" else nodata
     return pixels, valid & (pixels != held).all(axis=0), False
+
+
+def _plausible(pixels: Pixels, part: Part, least: float) -> Valid:
+    """Return where all bands are finite and no reflectance below -.5, as -9999 would be."""
+    if pixels.dtype.kind == "u":
+        return np.ones(pixels.shape[1:], bool)
+    lowest = least / part.scale - part.offset
+    # NaN is above nothing.
+    numbers: npt.NDArray[Any] = pixels
+    return np.asarray((numbers > lowest).all(axis=0) & (numbers < np.inf).all(axis=0))
 
 
 def _copy(

@@ -106,7 +106,8 @@ class TileConfig:
         if self.period is not None:
             self.period = parse_period(self.period)
         if self.bands is not None:
-            self.bands = tuple(name for given in self.bands for name in given.split(","))
+            given = [name for text in self.bands for name in text.split(",")]
+            self.bands = tuple("=".join(map(str.strip, name.split("="))) for name in given)
         if self.bands is not None and (
             not all(self.bands)
             or len({text.partition("=")[0] for text in self.bands}) < len(self.bands)

@@ -9,7 +9,7 @@ import rasterio
 from rasterio.windows import Window
 
 from ecofm.tiles.pixels import read_valid
-from ecofm.tiles.rasters import Pixels, Rasters, Valid
+from ecofm.tiles.rasters import Pixels
 from ecofm.tiles.scenes import Part
 
 WHOLE_PX = 512
@@ -18,8 +18,8 @@ ENOUGH_PX = 1000
 MIN_REPEATED, MIN_SHARE, MIN_APART = 10, 1e-3, 2.0
 """A number stands for nodata where so many pixels, and such a share of them, hold it, and it is so
 many times as far from zero as the next one..."""
-MIN_BELOW, MIN_BELOW_OF_REFLECTANCE, MIN_ABOVE = 900, 0.9, 30_000
-"""...and no reflectance is as far below zero, or as large."""
+FAR, FAR_REFLECTANCE = (900.0, 30_000.0), (0.9, 10.0)
+"""...and no reflectance, x 10000 or from 0 to 1, is as far below zero, or as large."""
 
 
 def sample_part(dataset: rasterio.DatasetReader, part: Part) -> Pixels:
@@ -33,29 +33,11 @@ def sample_part(dataset: rasterio.DatasetReader, part: Part) -> Pixels:
     for window, shape, is_last_resort in _windows(dataset):
         if is_last_resort and n >= ENOUGH_PX:
             break
-        pixels, valid, _ = read_valid(dataset, part, window, shape)
+        # Of a scale that is not known yet, no number is too low.
+        pixels, valid, _ = read_valid(dataset, part, window, shape, any_number=True)
         found.append(pixels[:, valid])
         n += found[-1].shape[1]
     return np.concatenate(found, axis=1)
-
-
-def sample_both(one: Part, other: Part) -> list[tuple[Pixels, Valid]]:
-    """Return (numbers, valid) of two parts of one band, at the same pixels of rasters of one shape.
-
-    Raises SceneError when one of them cannot be read.
-    """
-    found: list[tuple[list[Pixels], list[Valid]]] = [([], []), ([], [])]
-    with Rasters() as rasters:
-        with rasters.use(one.path) as dataset:
-            windows = [(w, shape) for w, shape, is_last_resort in _windows(dataset)
-                       if not is_last_resort]  # fmt: skip
-        for part, (numbers, masks) in zip((one, other), found, strict=True):
-            with rasters.use(part.path) as dataset:
-                for window, shape in windows:
-                    pixels, valid, _ = read_valid(dataset, part, window, shape)
-                    numbers.append(pixels[0].ravel())
-                    masks.append(valid.ravel())
-    return [(np.concatenate(numbers), np.concatenate(masks)) for numbers, masks in found]
 
 
 def _windows(
@@ -91,13 +73,14 @@ def undeclared_nodata(values: Pixels) -> float | None:
     flat = flat[np.isfinite(flat)]
     if not len(flat):
         return None
-    is_reflectance = flat.dtype.kind == "f" and flat.max() <= 2
-    below = MIN_BELOW_OF_REFLECTANCE if is_reflectance else MIN_BELOW
-    for sign, at_least in ((-1.0, below), (1.0, MIN_ABOVE)):
+    for sign in (-1.0, 1.0):
         size = flat.astype(np.float64) * sign
         others = size[size < size.max()]
         n = len(size) - len(others)
-        is_repeated = n >= max(MIN_REPEATED, MIN_SHARE * len(size)) and len(others) > 0
-        if is_repeated and size.max() >= max(at_least, MIN_APART * others.max()):
+        if n < max(MIN_REPEATED, MIN_SHARE * len(size)) or not len(others):
+            continue
+        is_reflectance = flat.dtype.kind == "f" and np.abs(others).max() <= 2
+        far = FAR_REFLECTANCE if is_reflectance else FAR
+        if size.max() >= max(far[sign > 0], MIN_APART * others.max()):
             return float(sign * size.max())
     return None

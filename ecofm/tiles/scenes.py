@@ -12,7 +12,7 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from ecofm.tiles.bands import CLOUD_BITS, Kind
-from ecofm.tiles.radiometry import REFLECTANCE_SCALE
+from ecofm.tiles.claims import REFLECTANCE_SCALE
 from ecofm.tiles.rasters import Pixels, Remote, Valid
 
 __all__ = ["Hiding", "Part", "Pixels", "Scene", "Valid"]
@@ -29,6 +29,8 @@ class Part:
     """numpy name of the stored type."""
     nodata: float | None = None
     """Used where the raster declares none."""
+    also_nodata: tuple[float, ...] = ()
+    """Numbers that stand for nodata though nothing declares them."""
     scale: float = REFLECTANCE_SCALE
     offset: float = 0.0
 

@@ -11,10 +11,10 @@ from typing import Any
 from ecofm.errors import SceneError
 from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
 from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
-from ecofm.tiles.claims import Claim, parse_baseline, parse_number
+from ecofm.tiles.claims import Claim, make_claim, parse_baseline, parse_number
 from ecofm.tiles.items import copies_of, file_of, is_item, read_stac_file
+from ecofm.tiles.offsets import APPLIED
 from ecofm.tiles.periods import period_of_span
-from ecofm.tiles.radiometry import APPLIED
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.sources import Source
@@ -90,7 +90,8 @@ def _baseline_of(properties: Json) -> tuple[Claim | None, str]:
     if properties.get(VERSION) not in versions:
         values.append((VERSION, properties.get(VERSION)))
     for key, value in values:
-        if (found := parse_baseline(value, key)) is not None:
+        found = parse_baseline(value, key, is_version=key == VERSION)
+        if found is not None:
             return found, re.sub("[^0-9]", "", found.source[len(key) :])
     return None, ""
 
@@ -284,8 +285,6 @@ def _claims_of(asset: Json, key: str, number: int) -> list[Claim]:
             parse_number(band.get(field, band.get(f"raster:{field}")), f"{field} in {source}")
             for field in ("scale", "offset")
         )
-        if scale is not None and scale <= 0:
-            raise SceneError(f"has scale {scale:g} in {source}, expected one above 0")
-        if scale is not None or offset is not None:
-            found.append(Claim(source, scale, offset))
+        if (claim := make_claim(source, scale, offset)) is not None:
+            found.append(claim)
     return found

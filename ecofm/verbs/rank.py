@@ -8,6 +8,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from ecofm.errors import UsageError
+from ecofm.rank.evidence import say_evidence
+from ecofm.rank.foretold import describe_figures
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker, rank_target
 from ecofm.rank.run import rank as run_rank
@@ -26,8 +28,12 @@ def rank(
     clusters: Path | None = None,
     config: Annotated[RankConfig | None, Parameter(name="*")] = None,
     overwrite: bool = False,
+    force: bool = False,
 ) -> None:
     """Fit a ranker to people's comparisons of tiles or clusters, or to a table's column.
+
+    The last lines say how often the higher score won on comparisons that the ranker had not seen,
+    or how well it predicted held-out values. A ranker that is no better than chance is refused.
 
     Args:
         embeddings: Embeddings folders that hold the compared tiles; give the flag once for each.
@@ -43,6 +49,8 @@ def rank(
         clusters: What `ecofm cluster` wrote, when its clusters are the items.
         config: How comparisons become a ranker.
         overwrite: Replace another ranker that OUT holds.
+        force: Write a ranker that is no better than chance all the same. It is marked so, and its
+            scores are nearly equal with wide intervals.
     """
     if members and clusters:
         raise UsageError("give --members or --clusters, not both.")
@@ -52,22 +60,27 @@ def rank(
     if comparisons:
         if column or positive:
             raise UsageError("--column and --positive belong to --target.")
-        run_rank(embeddings, comparisons, out, config, members=items, overwrite=overwrite)
+        run_rank(
+            embeddings, comparisons, out, config, members=items, overwrite=overwrite, force=force
+        )
     else:
         assert target
         rank_target(
             embeddings, target, out, config,
             column=column, positive=positive, members=items, overwrite=overwrite,
+            force=force,
         )  # fmt: skip
     manifest = load_ranker(out)[1]
     conclude(out, describe(manifest))
+    say_evidence(manifest)
 
 
 def describe(manifest: dict[str, Any]) -> str:
     """Say in a line what a ranker was fitted to, and how well a target was foretold."""
     if "target" not in manifest:
-        return f"{manifest['n_comparisons']} comparisons of {manifest['n_items']} items"
-    told = ", ".join(
-        f"{name.replace('_', ' ')} {value:.3f}" for name, value in manifest["held_out"].items()
-    )
-    return f"{manifest['target']} of {manifest['n_items']} items; held out: {told}"
+        return (
+            f"{manifest['n_comparisons']} comparisons of {manifest['n_items']} items by "
+            f"{manifest['n_annotators']} annotator(s)"
+        )
+    figures = describe_figures(manifest["held_out"])
+    return f"{manifest['target']} of {manifest['n_items']} items; {figures}"

@@ -24,6 +24,7 @@ from ecofm.maps.looks import (
     pick_periods,
 )
 from ecofm.maps.pictures import draw_imagery, draw_scores, save_picture
+from ecofm.rank.evidence import say_evidence
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
@@ -59,6 +60,10 @@ def show(path: Path, *, out: Path | None = None) -> None:
     for name in sorted(set(manifest) - {"schema", "stage", "ecofm", "inputs", "statistics"}):
         text = json.dumps(manifest[name])
         print(f"  {name}: {text if len(text) <= MAX_LINE else text[:MAX_LINE] + '...'}")
+    if stage == "ranker":
+        say_evidence(manifest)
+    elif manifest.get("warning"):
+        say(f"warning: {manifest['warning']}.")
     draw = DRAWERS.get(stage)
     if draw is not None:
         pictures.mkdir(parents=True, exist_ok=True)

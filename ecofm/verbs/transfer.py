@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ecofm.errors import UsageError
+from ecofm.rank.evidence import say_evidence
 from ecofm.rank.run import load_ranker
 from ecofm.rank.transfer import TransferConfig
 from ecofm.rank.transfer import transfer as run_transfer
@@ -31,6 +32,7 @@ def transfer(
     sizes: list[int] | None = None,
     draws: int = 10,
     overwrite: bool = False,
+    force: bool = False,
 ) -> None:
     """Move a ranker to a new country by a few comparisons there, or measure how many it takes.
 
@@ -55,6 +57,7 @@ def transfer(
         sizes: With --curve: numbers of questions; 0, 10, 25, 50, 100 and 200 by default.
         draws: With --curve: how often regions and questions are drawn anew.
         overwrite: Replace something else that OUT holds.
+        force: Write a ranker that is no better than chance in the new country all the same, marked.
     """
     if members and clusters:
         raise UsageError("give --members or --clusters, not both.")
@@ -77,7 +80,7 @@ def transfer(
         )
     run_transfer(
         ranker, embeddings, comparisons, out, config or TransferConfig(),
-        members=members or clusters, overwrite=overwrite,
+        members=members or clusters, overwrite=overwrite, force=force,
     )  # fmt: skip
     manifest = load_ranker(out)[1]
     share = manifest["shares"][-1]
@@ -86,6 +89,7 @@ def transfer(
         f"corrected by {manifest['n_comparisons']} comparisons of {manifest['n_items']} items; "
         f"the source's own order has {share:.0%} of the say",
     )
+    say_evidence(manifest)
 
 
 def _measure(

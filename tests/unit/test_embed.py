@@ -271,7 +271,7 @@ def test_another_ground_resolution_is_said_where_it_is_embedded_scored_and_finet
     )
     answers = answer(tmp_path / "answers.csv", fine)
     finetune([fine], stages.encoder, answers, tmp_path / "tuned", config)
-    assert capsys.readouterr().err.count(warning) == 2  # before tuning, and as it embeds
+    assert capsys.readouterr().err.count(warning) == 3  # at first, to judge, and as it embeds
     score([stages.embeddings], stages.ranker, tmp_path / "same")
     assert "warning" not in capsys.readouterr().err
 

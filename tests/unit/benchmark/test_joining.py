@@ -167,6 +167,14 @@ def test_two_dates_of_one_year_are_refused(nation: Any) -> None:
         nation.run(both, nation.named())
 
 
+def test_columns_of_names_that_mean_more_are_left_out_and_named(nation: Any) -> None:
+    table = pd.DataFrame({"region": nation.names, "year": 2019, "date": "2019-05-01"})
+    table["unit"], table["people"] = "persons", nation.people
+    report = nation.run(table, nation.named())
+    assert nation.compared(report)[0] == 20
+    assert "left out, for a place or a time is called so: date, unit." in report["readings"]
+
+
 def test_a_time_that_is_a_statistic_stays_one(nation: Any) -> None:
     table = pd.DataFrame({"region": nation.names, "time": nation.people / 1000})
     assert nation.compared(nation.run(table, nation.named()), "time")[0] == 20

@@ -157,3 +157,9 @@ def test_too_thin_a_share_does_not_count() -> None:
     assert shares.within(pd.Index(["c", "d"]), 0.1)["region"].tolist() == ["b"]
     assert shares.within(pd.Index(["c", "d"]), 0)["region"].tolist() == ["a", "b"]
     assert shares.within(pd.Index(["c"]), 0.1).empty
+
+
+def test_a_table_without_shapes_is_no_regions(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("region,population\na,1\nb,2\n")
+    with pytest.raises(EcofmError, match=r"r\.csv has no shapes to be regions"):
+        read_regions(tmp_path / "r.csv")

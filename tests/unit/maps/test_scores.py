@@ -17,7 +17,8 @@ from ecofm.artifact import read_manifest
 from ecofm.embed import Embeddings, embed
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps import scores as scores_module
-from ecofm.maps.scores import Z_90, predict_intervals, score
+from ecofm.maps.scores import predict_intervals, score
+from ecofm.rank.calibration import Z_90
 from ecofm.rank.run import load_ranker
 
 
@@ -28,9 +29,10 @@ def test_scores_are_the_ensemble(stages: Any) -> None:
     ]  # fmt: skip
     found = Embeddings(stages.embeddings)
     assert table["tile_id"].tolist() == found.index["tile_id"].tolist()
-    heads = load_ranker(stages.ranker)[0].predict(found.matrix)
+    ranker = load_ranker(stages.ranker)[0]
+    heads = ranker.predict(found.matrix)
     assert np.allclose(table["score"], heads.mean(axis=0))
-    assert np.allclose(table["upper"] - table["score"], Z_90 * heads.std(axis=0, ddof=1))
+    assert np.allclose(table["upper"] - table["score"], Z_90 * ranker.spread(heads))
     assert np.allclose(table["score"] - table["lower"], table["upper"] - table["score"])
     assert table.crs.to_epsg() == 4326
     assert read_manifest(stages.scores, "scores")["attribution"] == "Synthetic imagery of a test"

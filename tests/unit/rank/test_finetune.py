@@ -13,7 +13,7 @@ import torch
 import ecofm
 from ecofm.artifact import read_manifest
 from ecofm.embed import Embeddings
-from ecofm.errors import ArtifactError, ComparisonError, ContractError
+from ecofm.errors import ArtifactError, ComparisonError, ContractError, EcofmError
 from ecofm.pretrain.views import ViewConfig
 from ecofm.rank.finetune import FinetuneConfig, Trained, _group_by_cell, finetune
 from ecofm.rank.heads import RankConfig
@@ -163,6 +163,30 @@ def test_bad_data_is_refused_before_any_work(
     with pytest.raises(ContractError, match="dtype"):
         finetune([other], stages.encoder, stages.answers, tmp_path / "out", config())
     assert not (tmp_path / "out").exists()
+
+
+def test_random_votes_tune_nothing(
+    make_archive: Callable[..., Path], stages: Any, tmp_path: Path
+) -> None:
+    """An encoder that learned the votes by heart would bear them out: another one judges them."""
+    archive = make_archive(tmp_path / "archive", n_cells=30, periods=("2019",))
+    random, names = np.random.default_rng(3), tile_ids(archive)
+    lines = ["annotator,left,right,outcome"]
+    for _ in range(200):
+        left, right = random.choice(names, 2, replace=False)
+        lines.append(f"a,{left},{right},{random.choice(['left', 'right'])}")
+    (tmp_path / "votes.csv").write_text("\n".join(lines))
+    learning = config(steps=20, trained=Trained.all, learning_rate=1e-3)
+    call = ([archive], stages.encoder, tmp_path / "votes.csv", tmp_path / "out", learning)
+    with pytest.raises(EcofmError, match=r"no better than chance.*--force"):
+        finetune(*call)
+    assert not list(tmp_path.glob("out/*"))
+    out = finetune(*call, force=True)
+    evidence = load_ranker(out / "ranker")[1]["evidence"]
+    assert evidence["verdict"] == "no better than chance"
+    assert sorted(path.name for path in out.iterdir()) == ["embeddings", "encoder", "ranker"]
+    with pytest.raises(EcofmError, match="no better than chance"):
+        finetune(*call)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from ecofm.artifact import Draft, read_manifest
 from ecofm.compare import Store, import_files
 from ecofm.compare.comparison import Comparison
 from ecofm.compare.members import read_members
-from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.errors import ArtifactError, ComparisonError, EcofmError
+from ecofm.rank.calibration import MIN_SHARE
 from ecofm.rank.features import build_basis
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Ensemble, RankConfig
@@ -157,13 +158,13 @@ def test_annotators_who_say_the_same_change_nothing() -> None:
     basis = build_basis(MATRIX.astype(np.float64), DIM)
     one = judge(200, n_annotators=1)
     copies = [pd.concat([one.assign(annotator=f"a{i}") for i in range(n)]) for n in (2, 5)]
-    found = [
-        fit_heads(MATRIX, basis, pair_items(t, pd.Series(TILE_IDS), None), config).heads.predict(
-            MATRIX
-        )
+    fits = [
+        fit_heads(MATRIX, basis, pair_items(t, pd.Series(TILE_IDS), None), config).heads
         for t in copies
     ]
-    assert np.allclose(found[0], found[1], atol=1e-3)
+    found = [heads.predict(MATRIX) for heads in fits]
+    # Apart from the share of development that more people can vouch for.
+    assert np.allclose(*(scores / scores.std() for scores in found), atol=1e-3)
 
 
 def test_scores_are_anchored_over_the_items() -> None:
@@ -171,7 +172,8 @@ def test_scores_are_anchored_over_the_items() -> None:
     items = sorted({*table["left"], *table["right"]})
     scores = heads_of(table)[:, [TILE_IDS.index(item) for item in items]]
     assert np.allclose(scores.mean(axis=1), 0, atol=1e-6)
-    assert np.allclose(scores.std(axis=1), 1, atol=1e-6)
+    share = scores.std(axis=1)
+    assert np.allclose(share, share[0], atol=1e-6) and 0.7 < share[0] < 1
 
 
 @pytest.fixture
@@ -221,7 +223,8 @@ def test_an_item_stands_where_the_mean_of_its_members_does() -> None:
     plain = RankConfig(n_heads=2, ensemble=Ensemble.laplace)
     heads = fit_heads(features, build_basis(features, 1), pairs, plain).heads
     low, high = heads.predict(np.array([[1.0], [3.0]])).mean(axis=0)
-    assert high == pytest.approx(1, abs=1e-6) and low == pytest.approx(-1, abs=1e-6)
+    # Of two items none can be held out: the order stays, and tells next to nothing.
+    assert high == pytest.approx(MIN_SHARE) and low == pytest.approx(-MIN_SHARE)
 
 
 def test_a_store_serves_as_comparisons(embeddings: Path, tmp_path: Path) -> None:
@@ -352,10 +355,12 @@ def test_embeddings_that_are_not_finite_are_refused(embeddings: Path, tmp_path: 
     assert not (tmp_path / "ranker").exists()
 
 
-def test_constant_embeddings_do_not_break_the_fit(tmp_path: Path) -> None:
+def test_constant_embeddings_tell_nothing_and_do_not_break_the_fit(tmp_path: Path) -> None:
     flat = write_embeddings(tmp_path / "embeddings", np.ones((N_TILES, DIM)), TILE_IDS)
     judge(50).to_csv(tmp_path / "answers.csv", index=False)
-    out = rank([flat], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    with pytest.raises(EcofmError, match="no better than chance"):
+        rank([flat], tmp_path / "answers.csv", tmp_path / "ranker", QUICK)
+    out = rank([flat], tmp_path / "answers.csv", tmp_path / "ranker", QUICK, force=True)
     assert np.isfinite(load_ranker(out)[0].predict(MATRIX)).all()
 
 

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from ecofm.artifact import read_manifest
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps.scores import score
+from ecofm.rank.foretold import describe_figures
 from ecofm.rank.heads import Ensemble, HeadName, RankConfig
 from ecofm.rank.run import load_ranker, rank_target
 from ecofm.rank.targets import Classes, fit_conformal
@@ -139,8 +140,11 @@ def test_a_cell_without_period_is_all_of_its_tiles(tmp_path: Path) -> None:
     # Both periods of a cell are held out together, or the twin would tell the answer.
     both = pd.concat([each.assign(period="2019"), each])
     noise = both.assign(jobs=np.tile(np.random.default_rng(0).normal(size=60), 2))
-    manifest = read_manifest(learn(embeddings, tmp_path / "c", noise), "ranker")
-    assert manifest["held_out"]["r2"] < 0.2
+    with pytest.raises(EcofmError, match="no better than chance"):
+        learn(embeddings, tmp_path / "c", noise)
+    manifest = read_manifest(learn(embeddings, tmp_path / "c", noise, force=True), "ranker")
+    assert manifest["held_out"]["r2"] < 0.2 and manifest["evidence"]["p"] > 0.05
+    assert manifest["evidence"]["verdict"] == "no better than chance"
 
 
 def table_of(**columns: Any) -> pd.DataFrame:
@@ -202,6 +206,50 @@ def test_missing_values_are_left_out_and_counted(
     manifest = read_manifest(learn(embeddings, tmp_path / "r", table), "ranker")
     assert manifest["n_items"] == N_TILES - 20
     assert "20 of 150 rows" in capsys.readouterr().err
+
+
+def test_values_that_have_nothing_to_do_with_the_imagery_are_refused(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(1)
+    lands = random.choice(["bare", "town"], N_TILES, p=[0.8, 0.2])
+    for name, values in (("jobs", random.normal(size=N_TILES)), ("land", lands)):
+        with pytest.raises(EcofmError, match=r"no better than chance.*held out.*--force") as found:
+            learn(embeddings, tmp_path / name, table_of(**{name: values}))
+        assert "\n" not in str(found.value) and not (tmp_path / name).exists()
+        out = learn(embeddings, tmp_path / name, table_of(**{name: values}), force=True)
+        assert read_manifest(out, "ranker")["evidence"]["verdict"] == "no better than chance"
+        with pytest.raises(EcofmError, match="no better than chance"):
+            learn(embeddings, tmp_path / name, table_of(**{name: values}))
+
+
+def test_held_out_errors_stand_beside_those_of_the_mean_and_the_largest_class(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    numbers = read_manifest(learn(embeddings, tmp_path / "n", table_of(jobs=JOBS)), "ranker")
+    held_out = pd.read_csv(tmp_path / "n" / "held_out.csv")
+    told = numbers["held_out"]
+    error = (held_out["value"] - held_out["predicted"]).pow(2).mean() ** 0.5
+    assert told["error"] == pytest.approx(error) and told["error"] < told["error_of_mean"]
+    assert told["error_of_mean"] == pytest.approx(JOBS.std())
+    assert numbers["evidence"]["verdict"] == "better than chance"
+    levels = np.where(TRUTH > 0.8, "town", "bare")
+    classes = read_manifest(learn(embeddings, tmp_path / "c", table_of(land=levels)), "ranker")
+    told = classes["held_out"]
+    share = (levels == "town").mean()
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    assert told["log_loss_of_shares"] == pytest.approx(entropy)
+    assert told["log_loss"] < entropy
+    said = describe_figures(told)
+    assert f"{told['accuracy']:.1%}" in said and f"{1 - share:.1%}" in said
+
+
+def test_curved_heads_of_values_are_not_refused_for_what_a_straight_line_misses(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    curved = table_of(jobs=np.abs(TRUTH))
+    config = RankConfig(n_heads=2, head=HeadName.mlp, decays=[1e-3], folds=3)
+    learn(embeddings, tmp_path / "r", curved, config=config)
 
 
 def test_transfer_refuses_a_ranker_of_a_target(embeddings: Path, tmp_path: Path) -> None:

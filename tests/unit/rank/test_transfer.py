@@ -15,7 +15,7 @@ from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 
 from ecofm.artifact import read_manifest
-from ecofm.errors import ArtifactError, ComparisonError
+from ecofm.errors import ArtifactError, ComparisonError, EcofmError
 from ecofm.rank.heads import RankConfig
 from ecofm.rank.run import load_ranker, rank
 from ecofm.rank.transfer import (
@@ -88,7 +88,8 @@ def test_answers_improve_on_the_source_and_on_starting_from_nothing(
     )
     judge(TRUTH, 25).to_csv(tmp_path / "few.csv", index=False)
     config = RankConfig(n_heads=4, components=DIM, invariance=0)
-    alone = load_ranker(rank([embeddings], tmp_path / "few.csv", tmp_path / "r", config))[0]
+    out = rank([embeddings], tmp_path / "few.csv", tmp_path / "r", config, force=True)
+    alone = load_ranker(out)[0]
     assert few > agree(alone.predict(MATRIX)) + 0.1
     assert few > before - 0.05
     assert many > before + 0.1 and many > 0.9
@@ -217,7 +218,37 @@ def test_embeddings_that_are_all_alike_leave_finite_scores(
     source: Path, tmp_path: Path, make_embeddings: Callable[..., Path]
 ) -> None:
     flat = make_embeddings(tmp_path / "flat", np.ones((N_TILES, DIM)))
-    assert np.isfinite(move(source, flat, tmp_path, judge(TRUTH, 40))).all()
+    with pytest.raises(EcofmError, match="no better than chance"):
+        move(source, flat, tmp_path, judge(TRUTH, 40))
+    assert np.isfinite(move(source, flat, tmp_path, judge(TRUTH, 40), force=True)).all()
+
+
+def guess(n: int, seed: int = 1) -> pd.DataFrame:
+    table = judge(TRUTH, n, seed=seed)
+    return table.assign(outcome=np.random.default_rng(seed).choice(["left", "right"], n))
+
+
+def test_random_votes_correct_nothing(source: Path, embeddings: Path, tmp_path: Path) -> None:
+    with pytest.raises(EcofmError, match=r"no better than chance.*--force"):
+        move(source, embeddings, tmp_path, guess(120))
+    assert not (tmp_path / "moved").exists()
+    scores = move(source, embeddings, tmp_path, guess(120), force=True)
+    heads, manifest = load_ranker(tmp_path / "moved")
+    assert manifest["evidence"]["verdict"] == "no better than chance"
+    before = load_ranker(source)[0].predict(MATRIX).mean(axis=0)
+    level = scores.mean(axis=0)
+    assert level.std() < 0.1 * before.std()
+    assert level.mean() == pytest.approx(before.mean(), abs=0.05)
+    assert np.median(heads.spread(scores)) > 0.8 * before.std()
+    assert (tmp_path / "moved" / "calibration.csv").is_file()
+
+
+def test_a_few_answers_that_bear_the_source_out_are_enough(
+    source: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    agreed = load_ranker(source)[0].predict(MATRIX).mean(axis=0)
+    move(source, embeddings, tmp_path, judge(agreed, 20))
+    assert load_ranker(tmp_path / "moved")[1]["evidence"]["verdict"] == "better than chance"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_cells_are_text_with_their_lines(tmp_path: Path, suffix: str) -> None:
         "old Mac": PLAIN.replace("\n", "\r"),
         "UTF-16": PLAIN.encode("utf-16"),
         "UTF-16 big": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
-        "gzip without its suffix": gzip.compress(PLAIN.encode()),
+        "gzip without its suffix": gzip.compress(PLAIN.encode(), mtime=0),
         "semicolons": PLAIN.replace(",", ";"),
         "tabs": PLAIN.replace(",", "\t"),
         "bars": PLAIN.replace(",", "|"),
@@ -102,6 +102,13 @@ def test_parquet_keeps_long_codes_and_says_nothing_for_missing_ones(tmp_path: Pa
     assert found.notes == ("t.parquet: left out 2 empty rows.",)
 
 
+def test_geometries_and_lists_of_parquet_are_left_out_and_named(tmp_path: Path) -> None:
+    table = pd.DataFrame({"region": ["A", "B"], "geometry": [b"1", b"2"], "parts": [[1], [2]]})
+    found = read_table(write(tmp_path / "t.parquet", table))
+    assert found.columns == ["region"]
+    assert found.notes == ("t.parquet: left out geometry, parts, neither text nor numbers.",)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -119,7 +126,7 @@ def test_parquet_keeps_long_codes_and_says_nothing_for_missing_ones(tmp_path: Pa
         (b"\xd0\xcf\x11\xe0 xls", ["Excel"]),
         ("", ["empty"]),
         (",,\n \n", ["blank lines"]),
-        (gzip.compress(PLAIN.encode())[:-9], ["cannot be read as a table"]),
+        (gzip.compress(PLAIN.encode(), mtime=0)[:-9], ["cannot be read as a table"]),
     ],
 )
 def test_what_is_no_table_is_refused_by_line(

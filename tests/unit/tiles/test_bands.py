@@ -59,6 +59,11 @@ OWN = ("B02", "B03", "B04", "QA60", "NDVI")
         (("band1", "band2"), None, ("band1", "band2"), (0, 1)),
         (("VV", "VH", "ratio"), None, ("VV", "VH", "ratio"), (0, 1, 2)),
         (("band1", "band2", "band3"), ("B04", "B03", "QA60"), ("B04", "B03"), (0, 1)),
+        (("band1", "band2"), ("band2", "band1"), ("band2", "band1"), (1, 0)),
+        (("band1", "band2"), ("2", "1"), ("band2", "band1"), (1, 0)),
+        (("BLUE", "NIR", "BROADNIR"), ("B08", "B8A"), ("B08", "B8A"), (2, 1)),
+        (("nbart_red", "nbart_nir_1", "oa_fmask"), None, ("nbart_red", "nbart_nir_1"), (0, 1)),
+        (("Blue", "SWIR1", "SWIR2"), None, ("Blue", "SWIR1", "SWIR2"), (0, 1, 2)),
     ],
 )
 def test_bands_are_chosen_and_ordered_by_name(
@@ -71,7 +76,7 @@ def test_bands_are_chosen_and_ordered_by_name(
 @pytest.mark.parametrize(
     ("own", "wanted", "sentence"),
     [
-        (OWN, ("B08",), r"has bands B02, .*asks for B08: choose .*\(--bands B08=B02\)"),
+        (OWN, ("B08",), r"has bands B02, .*asks for B08: choose .*\(--bands NAME=B02\)"),
         (("band1", "band2"), ("B04",), r"has 2 bands without names.*\(--bands B04=1\)"),
         (("B02", "B03"), ("B04", "B03"), "asks for B04"),
         (("B02", "B03"), ("x=3",), "asks for 3"),
@@ -80,6 +85,15 @@ def test_bands_are_chosen_and_ordered_by_name(
 def test_bands_that_are_not_there_are_refused(own: Any, wanted: Any, sentence: str) -> None:
     with pytest.raises(SceneError, match=sentence):
         choose(own, wanted)
+
+
+def test_names_that_are_a_guess_must_agree_with_those_given() -> None:
+    """Software writes 8-bit bands as red, green and blue by default."""
+    colours = ("red", "green", "blue")
+    assert choose(colours, ("B04", "B03", "B02"), is_guess=True).indices == (0, 1, 2)
+    assert choose(colours, ("blue", "green", "red"), is_guess=True).indices == (2, 1, 0)
+    with pytest.raises(SceneError, match=r"--bands B02=1,B03=2,B04=3 if that is their order"):
+        choose(colours, ("B02", "B03", "B04"), is_guess=True)
 
 
 def test_own_names_are_the_file_s_where_it_has_them_all() -> None:

@@ -93,8 +93,8 @@ def test_levels_are_told_apart_without_a_product_s_name(tmp_path: Path, paint: A
 
 
 def test_files_of_both_levels_in_one_folder_are_two_scenes(tmp_path: Path, paint: Any) -> None:
-    bands(tmp_path / "in", paint, 1500, "T52SCG_20190612T021611_{band}.tif")
-    bands(tmp_path / "in", paint, 900, "T52SCG_20190612T021611_{band}_10m.tif")
+    bands(tmp_path / "in", paint, 800, "T52SCG_20190612T021611_{band}.tif")
+    bands(tmp_path / "in", paint, 500, "T52SCG_20190612T021611_{band}_10m.tif")
     archive = paint.tile(tmp_path / "in", tmp_path / "out")
     assert set(archive.manifest["inputs"]) == {
         "T52SCG_20190612T021611",

@@ -113,6 +113,48 @@ def test_nodata_is_invalid_declared_or_not(
 
 
 @pytest.mark.parametrize(
+    ("dtype", "declared", "fill"),
+    [("int16", 0, -10000), ("float32", np.nan, -9999), ("float32", np.nan, 9999)],
+)
+def test_a_second_nodata_beside_the_declared_one_is_invalid(
+    tmp_path: Path, paint: Any, dtype: str, declared: float, fill: float
+) -> None:
+    factor = 1 if dtype == "float32" else 1e4
+    pixels = (np.random.default_rng(0).uniform(0.05, 0.4, (3, 128, 128)) * factor).astype(dtype)
+    pixels[:, :, :32] = fill
+    paint.scene(tmp_path / "in" / "a_2019.tif", pixels, names=NAMES, nodata=declared)
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    assert archive.index["valid_share"].tolist() == [0.75]
+
+
+def test_a_mask_and_a_number_both_hide(tmp_path: Path, paint: Any) -> None:
+    pixels = np.random.default_rng(0).integers(500, 4000, (3, 128, 128)).astype("int16")
+    pixels[:, :, :32] = -9999
+    mask = np.full((128, 128), 255, "uint8")
+    mask[:64] = 0
+    paint.scene(tmp_path / "in" / "a_2019.tif", pixels, names=NAMES, mask=mask)
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    assert archive.index["valid_share"].tolist() == [0.375]
+
+
+@pytest.mark.parametrize("overviews", [(), (2, 4)])
+def test_what_no_sample_shows_is_invalid_all_the_same(
+    tmp_path: Path, paint: Any, overviews: Any
+) -> None:
+    import rasterio
+
+    pixels = np.random.default_rng(0).integers(500, 4000, (1, 1024, 1024)).astype("int16")
+    pixels[:, 100:180, 100:180] = -9999
+    path = paint.scene(tmp_path / "in" / "a_2019.tif", pixels, names=["B04"])
+    if overviews:
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews(list(overviews), rasterio.enums.Resampling.average)
+    archive = paint.tile(tmp_path / "in", tmp_path / "out")
+    assert min(archive.read(n)[0][:, archive.read(n)[1]].min() for n in range(64)) >= 500
+    assert archive.index["valid_share"].mean() == pytest.approx(1 - 6400 / 1024**2, abs=1e-4)
+
+
+@pytest.mark.parametrize(
     ("values", "nodata"),
     [
         ([-9999] * 20 + list(range(100, 300)), -9999),

@@ -256,12 +256,12 @@ def test_assets_of_another_name_are_read_as_the_reason_advises(tmp_path: Path, p
     bands(tmp_path / "in", paint)
     path = tmp_path / "in" / "item.json"
     found = item(path)
-    keys = {"nbart_green": "B03", "nbart_red": "B04", "oa_fmask": "B03"}
+    keys = {"boa-green": "B03", "boa-red": "B04", "oa_fmask": "B03"}
     found["assets"] = {key: found["assets"][band] for key, band in keys.items()}
     path.write_text(json.dumps(found))
-    with pytest.raises(SceneError, match="--bands B03=nbart_green,B04=nbart_red"):
+    with pytest.raises(SceneError, match="--bands B03=boa-green,B04=boa-red"):
         paint.tile(path, tmp_path / "out")
-    advised = ("B03=nbart_green", "B04=nbart_red")
+    advised = ("B03=boa-green", "B04=boa-red")
     archive = paint.tile(path, tmp_path / "advised", bands=advised)
     assert archive.contract.bands == BANDS and archive.contract.offset == -1000
 

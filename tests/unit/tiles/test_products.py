@@ -213,7 +213,7 @@ def test_the_order_of_assets_does_not_matter(tmp_path: Path, paint: Any, is_turn
     order = list(assets)[:: -1 if is_turned else 1]
     path = item(folder, {key: assets[key] for key in order})
     (source,) = find_sources([path]).found.values()
-    scene = read_stac(source, SceneOptions(bands=("B02", "B03")))
+    scene = read_stac(source, SceneOptions(bands=("B02", "B03"), offset=0.0))
     assert [part.path.name for part in scene.parts] == ["B02.tif", "B03.tif"]
 
 

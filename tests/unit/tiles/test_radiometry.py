@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecofm.errors import SceneError
-from ecofm.tiles.claims import Claim, parse_baseline, parse_number
-from ecofm.tiles.radiometry import Evidence, Radiometry, resolve
+from ecofm.tiles.claims import Claim, Evidence, make_claim, parse_baseline, parse_number
+from ecofm.tiles.radiometry import Radiometry, resolve
 
 LAND = np.random.default_rng(0).normal(1800, 300, 4000)
 """Reflectance x 10000 of fields and roofs: nothing dark."""
@@ -37,12 +37,13 @@ def decide(values: Any = LAND, dtype: str = "uint16", **known: Any) -> tuple[Rad
         ({"applied": True, "baseline": NEW}, 0, "earthsearch:boa_offset_applied"),
         ({"baseline": NEW, "day": "2017-01-01"}, -1000, "offset by baseline 05.09"),
         ({"baseline": OLD, "day": "2023-01-01"}, 0, "offset by baseline 02.13"),
-        ({"names": "S2A_MSIL2A_20170101T1_N0500_R1", "day": "2017-01-01"}, -1000, "name, 05.00"),
-        ({"names": "S2A_MSIL2A_20230101T1", "day": "2023-01-01"}, -1000, "its date 2023-01-01"),
-        ({"names": "T52SCG_20230612T021611", "day": "2023-06-12"}, -1000, "its date"),
-        ({"names": "S2A_MSIL2A_20210101T1", "day": "2021-01-01"}, 0, "its date"),
-        ({"names": "S2_SR_HARMONIZED_2023", "day": "2023"}, 0, "'HARMONIZED' in its name"),
-        ({"names": "my_mosaic", "day": "2021-01-01"}, 0, "offset by default"),
+        ({"name": "S2A_MSIL2A_20170101T1_N0500_R1", "day": "2017-01-01"}, -1000, "name, 05.00"),
+        ({"tags": "x S2A_MSIL2A_20170101T1_N0500_R1", "day": "2017"}, -1000, "name, 05.00"),
+        ({"name": "S2A_MSIL2A_20230101T1", "day": "2023-01-01"}, -1000, "its date 2023-01-01"),
+        ({"name": "T52SCG_20230612T021611", "day": "2023-06-12"}, -1000, "its date"),
+        ({"name": "S2_SR_HARMONIZED_2023", "day": "2023"}, 0, "'HARMONIZED' in its name"),
+        ({"name": "my_mosaic", "day": "2021-01-01"}, 0, "offset by default"),
+        ({"name": "kosan_N3851_E12724", "day": "2019-06-12"}, 0, "offset by default"),
         ({"claims": [Claim("GDAL", 1e-4, None)], "baseline": NEW}, -1000, "baseline 05.09"),
     ],
 )
@@ -62,7 +63,7 @@ def test_the_most_trusted_source_decides(known: Any, offset: float, source: str)
         ({"claims": [STATED, Claim("GDAL", None, -0.2)]}, ["raster:bands", "GDAL", "--offset"]),
         ({"claims": [STATED], "baseline": OLD}, ["raster:bands", "baseline 02.13", "--offset"]),
         ({"claims": [Claim("XML", 1e-4, 0.0)], "baseline": NEW}, ["XML", "baseline 05.09"]),
-        ({"claims": [STATED], "names": "a_harmonized_b"}, ["harmonized", "raster:bands"]),
+        ({"claims": [STATED], "name": "a_harmonized_b"}, ["harmonized", "raster:bands"]),
     ],
 )
 def test_sources_that_contradict_each_other_are_refused_with_both_named(
@@ -110,6 +111,79 @@ def test_a_late_scene_that_says_nothing_is_refused_unless_dark_pixels_tell(day: 
     assert decide(LAND, day="2022-01-24")[0].offset == 0
 
 
+@pytest.mark.parametrize("name", ["T52SCG_20190612T021611", "S2A_MSIL2A_20190612T021611"])
+def test_an_early_date_is_no_proof_that_nothing_was_added(name: str) -> None:
+    """Scenes of all years have been processed again with later baselines."""
+    assert decide(FOREST, name=name, day="2019-06-12")[0].offset == 0
+    with pytest.raises(SceneError, match="says nothing of an offset"):
+        decide(LAND, name=name, day="2019-06-12")
+    evidence = Evidence(dtypes={"B04": "uint16"}, name="mosaic", day="2019")
+    _, _, notes = resolve(evidence, lambda: {"B04": LAND})
+    assert "nothing tells an offset" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["S2A_52SCG_20230612_0_L2A", "S2A_MSIL2A_20190612T1_N9999_R3"])
+def test_ids_that_tell_no_baseline_leave_a_doubt(name: str) -> None:
+    with pytest.raises(SceneError, match="says nothing of an offset"):
+        decide(LAND, name=name, day="2023-06-12" if "52SCG" in name else "2019-06-12")
+
+
+@pytest.mark.parametrize("name", ["unharmonized_2023", "not_harmonized_2023", "non-harmonised"])
+def test_the_contrary_of_harmonized_is_not_harmonized(name: str) -> None:
+    with pytest.raises(SceneError, match="says nothing of an offset"):
+        decide(LAND, name=name, day="2023")
+
+
+@pytest.mark.parametrize("junk", [np.zeros(900), np.full(20, 400.0), np.zeros(3)])
+def test_a_few_dark_numbers_settle_no_doubt(junk: Any) -> None:
+    """Zeros outside the scene, and edges that a resampling smeared."""
+    with pytest.raises(SceneError, match="says nothing of an offset"):
+        decide(np.concatenate([LAND + 1000, junk]), day="2023")
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "flags", "sentence"),
+    [
+        (LAND, "uint16", {"offset": -0.1}, "give --offset -1000"),
+        (FOREST, "uint16", {"offset": -1000.0}, "tile it by itself"),
+        (LAND / 1e4, "float32", {"offset": -1000.0}, "below zero reflectance"),
+        (LAND / 1e4, "float32", {"scale": 1e-4}, "median reflectance"),
+        (LAND * 4, "uint16", {"scale": 2.75e-5, "offset": -0.2}, "give --offset -7272.7"),
+    ],
+)
+def test_flags_that_fit_no_ground_are_refused(
+    values: Any, dtype: str, flags: Any, sentence: str
+) -> None:
+    with pytest.raises(SceneError, match=sentence):
+        decide(values, dtype, **flags)
+
+
+def test_the_user_s_scale_overrules_the_offset_beside_another() -> None:
+    """Software that decodes a file to reflectance may leave its scale and offset in the tags."""
+    found, _ = decide(FOREST / 1e4, "float32", scale=1.0, claims=[STATED])
+    assert found == Radiometry(1.0, 0.0)
+
+
+def test_each_number_type_has_its_own_default_scale() -> None:
+    dtypes = {"B02": "uint16", "B04": "float32"}
+    sample = {"B02": FOREST, "B04": FOREST / 1e4}
+    found, _, _ = resolve(Evidence(dtypes=dtypes), lambda: sample)
+    assert found == {"B02": Radiometry(1e-4, 0), "B04": Radiometry(1.0, 0)}
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, -1000.0), (1e-4, -1000.0), (None, -1000.0)])
+def test_an_offset_in_stored_numbers_is_asked_about(scale: Any, offset: float) -> None:
+    with pytest.raises(SceneError, match=r"give --scale 0.0001 --offset -1000"):
+        make_claim("GDAL", scale, offset)
+
+
+def test_numbers_below_zero_that_are_stored_anew_are_told(paint: Any) -> None:
+    evidence = Evidence(dtypes={"B04": "float32"})
+    sample = {"B04": np.concatenate([FOREST, SEA]) / 1e4}
+    _, _, notes = resolve(evidence, lambda: sample)
+    assert notes == ["some of its numbers are below zero reflectance, and are stored as 0"]
+
+
 def test_scales_of_other_products_are_honoured() -> None:
     landsat = Claim("the file itself (GDAL)", 2.75e-5, -0.2)
     found, _ = decide((LAND / 1e4 + 0.2) / 2.75e-5, claims=[landsat])
@@ -117,11 +191,13 @@ def test_scales_of_other_products_are_honoured() -> None:
 
 
 def test_landsat_without_a_scale_is_refused() -> None:
-    for names in ("LC08_L2SP_115034_20200110_20200823_02_T1", "x SR_B4"):
-        with pytest.raises(SceneError, match=r"scale 2.75e-5 .* give --scale 2.75e-5 --offset -72"):
-            decide(np.full(99, 16000.0), names=names)
-    assert decide(names="S2_SR_B4")[0].scale == 1e-4
-    assert decide(np.full(99, 0.2), "float32", names="LC08_L2SP_115034_x SR_B4")[0].scale == 1
+    names = ["LC08_L2SP_115034_20200110_20200823_02_T1", "LC08_115034_20200110", "landsat8_2020"]
+    for name in [*names, "x SR_B4"]:
+        for dtype in ("uint16", "float64"):
+            with pytest.raises(SceneError, match=r"scale 2.75e-5 .* --scale 2.75e-5 --offset -72"):
+                decide(np.full(99, 9000.0), dtype, name=name)
+    assert decide(name="S2_SR_B4")[0].scale == 1e-4
+    assert decide(np.full(99, 0.2), "float32", name="LC08_L2SP_115034_x SR_B4")[0].scale == 1
 
 
 @pytest.mark.parametrize(
@@ -137,13 +213,15 @@ def test_the_range_of_floats_tells_their_scale(factor: float, scale: float, dtyp
 def test_floats_of_another_range_are_asked_about(factor: float) -> None:
     with pytest.raises(SceneError, match="give --scale"):
         decide(LAND * factor, "float32")
-    assert decide(LAND * factor, "float32", scale=0.01)[0].scale == 0.01
+    scale = 1e-4 / factor
+    assert decide(LAND * factor, "float32", scale=scale)[0].scale == scale
 
 
 @pytest.mark.parametrize(
     ("values", "dtype", "claims"),
     [
         (LAND * 20, "uint16", []),
+        (LAND * 6.5, "uint16", []),
         (LAND / 1e4, "float32", [Claim("raster:bands", 1e-4, 0.0)]),
         (LAND, "uint16", [Claim("raster:bands", 0.01, 0.0)]),
     ],
@@ -182,14 +260,17 @@ def test_bytes_are_pictures_unless_a_scale_is_said() -> None:
 @pytest.mark.parametrize(
     ("text", "offset"),
     [
-        ("05.09", -0.1), ("0509", -0.1), ("N0400", -0.1), ("03.01", 0.0), (5.09, -0.1), (4, -0.1),
-        (2.13, 0.0), ("3.7.12", None), ("2.11", None), ("05.11.02", None), ("v05.11", None),
+        ("05.09", -0.1), ("5.09", -0.1), ("99.99", None),
+        ("0509", -0.1), ("N0400", -0.1), ("03.01", 0.0), (5.09, -0.1), (4, -0.1),
+        (2.13, 0.0), ("3.7.12", None), ("2.11", 0.0), ("05.11.02", None), ("v05.11", None),
         ("", None), (None, None), (True, None), ([5], None),
     ],
 )  # fmt: skip
 def test_only_a_baseline_is_one(text: Any, offset: float | None) -> None:
     found = parse_baseline(text, "x")
     assert (None if found is None else found.offset) == offset
+    # Where it may be any software's, a baseline has two digits.
+    assert parse_baseline("5.09", "x", is_version=True) is None
 
 
 @pytest.mark.parametrize("value", ["many", float("nan"), float("inf"), -1e6, [1], {}])

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
+import pandas as pd
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -125,6 +127,22 @@ def test_rank_takes_several_embeddings(stages: Any, tmp_path: Path) -> None:
     config = load_ranker(tmp_path / "ranker")[1]["config"]
     assert config["decays"] == [0.01, 0.1] and config["head"] == "gp"
     assert config["loss"] == "set_to_set" and config["ensemble"] == "laplace"
+
+
+def test_force_writes_what_rank_refuses(stages: Any, tmp_path: Path) -> None:
+    answers = pd.read_csv(stages.answers)
+    random = np.random.default_rng(3)
+    names = np.unique(answers[["left", "right"]])
+    rows = [("a", *random.choice(names, 2, replace=False), random.choice(["left", "right"]))
+            for _ in range(100)]  # fmt: skip
+    pd.DataFrame(rows, columns=answers.columns).to_csv(tmp_path / "votes.csv", index=False)
+    tokens = [f"embeddings={stages.embeddings}", f"comparisons={tmp_path}/votes.csv",
+              f"out={tmp_path}/ranker", "n_heads=2"]  # fmt: skip
+    with pytest.raises(SystemExit):
+        run(rank, "rank", *tokens)
+    assert not (tmp_path / "ranker").exists()
+    run(rank, "rank", *tokens, "force=true")
+    assert load_ranker(tmp_path / "ranker")[1]["evidence"]["verdict"] == "no better than chance"
 
 
 def test_finetune_takes_a_step(stages: Any, tmp_path: Path) -> None:
