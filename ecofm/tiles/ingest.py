@@ -47,6 +47,8 @@ AREA = "area:"
 """Its name among the inputs, which no file has."""
 CHANGED = "has changed since it was tiled; the archive keeps that"
 ATTRIBUTION = "Contains modified Copernicus Sentinel data"
+OF_SCENES = ("period", "scale", "offset")
+"""Options that say something of the given scenes, not of the archive."""
 INDEX_SHARDS = 1024  # whose rows are in memory at once
 SYNTHETIC = "Synthetic imagery of a procedural country; no place on Earth"
 
@@ -247,8 +249,9 @@ def _grow(order: Order) -> bool:
             "and normalise that again."
         )
     old, new = base.manifest["config"], json.loads(json.dumps(asdict(order.config)))
-    # A period given with --period is of the scenes, not of the archive.
-    differing = [key for key in new if key != "period" and old.get(key) != new[key]]
+    # Archives of before an option existed were made by its default.
+    old = {**json.loads(json.dumps(asdict(TileConfig()))), **old}
+    differing = [key for key in new if key not in OF_SCENES and old[key] != new[key]]
     if differing or "n_shards" not in base.manifest:
         what = ", ".join(f"{key}={old.get(key)}" for key in differing) or "an older format"
         raise ArtifactError(

@@ -83,6 +83,19 @@ def test_scenes_of_several_scales_mean_the_same_in_one_archive(tmp_path: Path, p
     assert np.abs(reflectance_of(grown, 4) - true.reshape(2, -1)).max() < 1e-4
 
 
+def test_scenes_of_another_offset_are_added(tmp_path: Path, paint: Any) -> None:
+    """What the refusal of a scene without metadata advises: its flag, and --append."""
+    true = np.random.default_rng(0).integers(1200, 3000, (2, 128, 128)).astype("uint16")
+    paint.scene(tmp_path / "old" / "a_2019.tif", true, names=["B04", "B03"])
+    paint.scene(tmp_path / "new" / "a_2023.tif", true + np.uint16(1000), names=["B04", "B03"])
+    paint.tile(tmp_path / "old", tmp_path / "out")
+    with pytest.raises(SceneError, match="are added with --append"):
+        paint.tile(tmp_path / "new", tmp_path / "other")
+    grown = paint.tile(tmp_path / "new", tmp_path / "out", append=True, offset=-1000.0)
+    assert grown.n_tiles == 2
+    assert np.allclose(reflectance_of(grown, 0), reflectance_of(grown, 1))
+
+
 def test_infinite_numbers_and_nan_in_one_band_are_invalid(tmp_path: Path, paint: Any) -> None:
     pixels = np.full((3, 128, 128), 0.2, "float32")
     pixels[0, :32], pixels[1, 32:64], pixels[:, 64:96] = np.nan, np.inf, 0
