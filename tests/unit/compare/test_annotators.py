@@ -9,16 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecofm.cli import main
-from ecofm.compare.annotators import (
+from ecofm.compare.annotators import describe_annotators, tabulate_annotators
+from ecofm.compare.chance import (
     BETTER,
     CONTRARY,
     GUESSING,
     TOO_FEW,
     UNKNOWN,
-    describe_annotators,
     judge_share,
     measure_share,
-    tabulate_annotators,
 )
 from ecofm.compare.comparison import COLUMNS
 from ecofm.compare.consensus import ConsensusConfig, fit_answers
