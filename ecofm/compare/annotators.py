@@ -35,7 +35,7 @@ def tabulate_annotators(comparisons: pd.DataFrame, crowd: Crowd) -> pd.DataFrame
     the share of these that agrees with it, lower and upper its 98 % interval, and verdict what they
     say beside `CHANCE`. The annotator's own answers are no part of that consensus (`Crowd.others`).
     reliability is the share of answers that the model takes as meant, NaN where nobody else judged
-    the same items or the answers are too few; consistency the share of repeated questions, swapped
+    the same items, the answers are too few, or it cannot be told who is upside down; consistency the share of repeated questions, swapped
     or not, that got the same answer as before.
     """
     import pandas as pd
@@ -47,7 +47,10 @@ def tabulate_annotators(comparisons: pd.DataFrame, crowd: Crowd) -> pd.DataFrame
         name = str(annotator)
         n_compared, found = shares.get(name, (0, Share(np.nan, np.nan, np.nan, 0.0)))
         verdict = judge_share(found)
-        own_reliability = np.nan if verdict in (TOO_FEW, UNKNOWN) else reliability[name]
+        is_unclear = verdict == CONTRARY and reliability[name] >= CHANCE
+        own_reliability = (
+            np.nan if is_unclear or verdict in (TOO_FEW, UNKNOWN) else reliability[name]
+        )
         same, again = count_repeats(own)
         counted = (own["outcome"].eq(outcome).sum() for outcome in ("left", "tie", "skip"))
         rows.append(
@@ -74,6 +77,12 @@ def count_repeats(own: pd.DataFrame) -> tuple[int, int]:
 
 
 def describe_annotators(annotators: pd.DataFrame) -> list[str]:
+    """Return what the report says of the annotators, good news too."""
+    fine = ["Each of them agrees with the others more often than chance would."]
+    return describe_doubtful(annotators) or fine
+
+
+def describe_doubtful(annotators: pd.DataFrame) -> list[str]:
     """Return a sentence for each annotator who is not shown to be better than chance."""
     if len(annotators) == 1:
         return [
@@ -84,10 +93,18 @@ def describe_annotators(annotators: pd.DataFrame) -> list[str]:
     lines = [_describe(row) for row in doubtful.head(MAX_NAMED).to_dict("records")]
     rest = len(doubtful) - len(lines)
     if rest:
-        lines.append(f"{rest} more are not shown to be better than chance; annotators.csv has all.")
+        lines.append(
+            f"{rest} more are not shown to be better than chance; annotators.csv of `ecofm compare "
+            "report` has all."
+        )
     if len(annotators) == 2 and doubtful["verdict"].isin([GUESSING, CONTRARY]).any():
         lines.append("Of two annotators, it cannot be told who is right: let a third compare.")
-    return lines or ["Each of them agrees with the others more often than chance would."]
+    elif 2 * doubtful["verdict"].eq(CONTRARY).sum() >= len(annotators):
+        lines.append(
+            "So many contradict each other that it cannot be told who is right: nobody's answers "
+            "are taken the other way round. Let others compare the same items."
+        )
+    return lines
 
 
 def _describe(found: dict[Hashable, Any]) -> str:
@@ -96,7 +113,7 @@ def _describe(found: dict[Hashable, Any]) -> str:
     if found["verdict"] == UNKNOWN:
         return (
             f"{name}: it cannot be known how reliable the {found['n_answers']} answers are, since "
-            "none of them says left or right about items that others have compared."
+            "none of them says left or right about items on which the others have a consensus."
         )
     n_agreed = round(found["with_others"] * n_compared)
     conclusion = {

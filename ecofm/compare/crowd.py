@@ -111,7 +111,10 @@ class Crowd:
         first, second = voices.pairs.first[pair], voices.pairs.second[pair]
         ends = np.searchsorted(voices.annotator[voice], np.arange(len(voices.annotators) + 1))
         return [
-            (int(end - start), measure_share(*(part[start:end] for part in (agrees, first, second))))
+            (
+                int(end - start),
+                measure_share(agrees[start:end], first[start:end], second[start:end]),
+            )
             for start, end in pairwise(ends)
         ]
 
