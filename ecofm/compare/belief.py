@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
-from ecofm.compare.crowd import PRIOR_BAD, PRIOR_GOOD
 from ecofm.compare.davidson import Floats, Ints
 
 OUTCOME_ROW = {"left": 0, "right": 1, "tie": 2}
 NEWTON_STEPS = 20
+PRIOR_GOOD, PRIOR_BAD = 10.0, 1.0
+"""The Beta prior of a reliability, as in crowd-BT: most people mean what they say."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm
 
+from ecofm.compare.annotators import describe_doubtful, tabulate_annotators
 from ecofm.compare.crowd import Crowd, fit_crowd
 from ecofm.compare.davidson import PairCounts, centre, count_voices
 from ecofm.compare.exchange import read_comparisons
@@ -59,11 +60,16 @@ def fit_consensus(
     interval is of the Laplace approximation to the posterior, the scale taken as known, and from
     five annotators on it is widened by how much they differ (see `Crowd.covariance`): with fewer,
     orderings give intervals that are too narrow. Items that were only skipped are absent; `warn`
-    is told so, and when items belong to groups that were never compared with each other. Raises
-    ComparisonError when nothing can be fitted or the answers separate no items.
+    is told so, when items belong to groups that were never compared with each other, and of
+    annotators who are not shown to be better than chance. Raises ComparisonError when nothing can
+    be fitted or the answers separate no items.
     """
     config = config or ConsensusConfig()
-    return tabulate(fit_answers(comparisons, config, warn), config)
+    crowd = fit_answers(comparisons, config, warn)
+    frame = tabulate(crowd, config)
+    for sentence in describe_doubtful(tabulate_annotators(comparisons, crowd)):
+        warn(sentence)
+    return frame
 
 
 def fit_answers(
@@ -129,13 +135,6 @@ def write_consensus(
 
     Raises ComparisonError as `read_comparisons` and `fit_consensus` do.
     """
-    comparisons = read_comparisons(comparisons_path)
-    if comparisons["annotator"].nunique() == 1:
-        say(
-            f"all {len(comparisons)} comparisons are by {comparisons['annotator'].iloc[0]}: how "
-            "reliable they are cannot be known, and the intervals take them as meant; let somebody "
-            "else compare the same items."
-        )
-    frame = fit_consensus(comparisons, config)
+    frame = fit_consensus(read_comparisons(comparisons_path), config)
     write_table(frame, Path(out))
     return frame

@@ -2,25 +2,29 @@
 
 After crowd-BT (Chen et al. 2013, "Pairwise ranking aggregation in a crowdsourced setting", WSDM):
 an annotator of reliability eta names the better item as Davidson's model has it with probability
-eta, and the opposite otherwise; ties are as the model has them. Strengths and reliabilities are
-fitted in turn by expectation and maximisation, so that each step is a plain Davidson fit.
+eta, and the opposite otherwise; ties are as the model has them.
 
 Unlike there, an annotator is never judged by strengths that their own answers made: those agree
 with them whatever they said, and three people who guess would all be found reliable. Annotators
-are dealt into folds, and each is judged by what the other folds say.
+are dealt into folds, and each is judged by what the other folds say, who are weighed without the
+judged one as well. Nor is an annotator taken to be upside down unless most of the others are not:
+between two who contradict each other, noise alone would choose.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, diags_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit
+from scipy.sparse.linalg import cg
+from scipy.special import expit, softmax
 
+from ecofm.compare.chance import CHANCE, CONTRARY, UNKNOWN, Share, judge_share, measure_share
 from ecofm.compare.davidson import (
+    NEVER_TIES,
     Floats,
     Ints,
     Posterior,
@@ -31,14 +35,18 @@ from ecofm.compare.davidson import (
     sum_by,
 )
 
-PRIOR_GOOD, PRIOR_BAD = 10.0, 1.0
-"""The Beta prior of a reliability, as in crowd-BT: most people mean what they say."""
 N_FOLDS = 10
 """Up to so many annotators, each is judged by all the others."""
-MAX_ROUNDS, MAX_STEPS = 60, 2
-"""Of reliabilities and, within one, of Newton's method, which the next round takes further."""
-TOLERANCE = 1e-3
-"""Rounds end when no reliability moves by more."""
+N_NESTED = 2
+"""Whoever judges is judged without the judged, by others who count alike."""
+MAX_STEPS = 100
+"""Of Fisher's scoring; it takes about ten."""
+GRID = np.linspace(CHANCE, 1.0, 26)
+"""Reliabilities over which the posterior is summed."""
+NOBODY_KNOWS = 0.55
+"""The reliability of all where they contradict each other: scores with very wide intervals."""
+UNDECIDED = 1e-6
+"""A lead of the others, in log odds, that is rounding alone."""
 MIN_ANNOTATORS = 5
 """Fewer annotators do not tell how much annotators differ."""
 
@@ -69,23 +77,6 @@ class Crowd:
             [own * left + (1 - own) * right, own * right + (1 - own) * left, tie], axis=1
         )
 
-    def refit_others(self) -> Crowd:
-        """Return the crowd with `others` whose reliabilities are found without the fold as well.
-
-        Among three people who guess, those who happen to answer like one of them are taken to be
-        reliable by that one's answers, and would then confirm them. It takes as many fits as there
-        are folds; where folds have several annotators, one of them has too little weight for this.
-        """
-        if len(self.voices.annotators) > N_FOLDS:
-            return self
-        fits = [
-            fit_crowd(_leave_out(self.voices, number), self.precision**-0.5)
-            for number in range(len(self.others))
-        ]
-        return replace(
-            self, others=np.array([fit.point for fit in fits]).reshape(self.others.shape)
-        )
-
     def lead_of_others(self) -> Floats:
         """Return by how much the others put first above second, for each voice (n_voices,).
 
@@ -102,6 +93,30 @@ class Crowd:
             known = own & (group[first] == group[second])
             lead[known] = point[first[known]] - point[second[known]]
         return lead
+
+    def measure_agreement(self) -> list[tuple[int, Share]]:
+        """Return for each annotator how many answers the others have a consensus on, and the share.
+
+        Of answers that name one of the two; the share is of those that agree with the consensus.
+        """
+        voices, lead = self.voices, self.lead_of_others()
+        decided = np.flatnonzero(np.abs(np.nan_to_num(lead)) > UNDECIDED)
+        decided = decided[np.argsort(voices.annotator[decided], kind="stable")]
+        # One entry an answer: those for the pair's first item, then those for its second.
+        sides = voices.counts[decided, :2].astype(np.int64).ravel()
+        voice = np.repeat(np.repeat(decided, 2), sides)
+        is_first = np.repeat(np.tile([True, False], len(decided)), sides)
+        agrees = is_first == (lead[voice] > 0)
+        pair = voices.pair[voice]
+        first, second = voices.pairs.first[pair], voices.pairs.second[pair]
+        ends = np.searchsorted(voices.annotator[voice], np.arange(len(voices.annotators) + 1))
+        return [
+            (
+                int(end - start),
+                measure_share(agrees[start:end], first[start:end], second[start:end]),
+            )
+            for start, end in pairwise(ends)
+        ]
 
     def slopes(self) -> Floats:
         """Return the derivatives of log `shares` in difference and theta (n_voices, 3, 2)."""
@@ -161,32 +176,66 @@ class Crowd:
         np.add.at(pulls[:, -1], voices.annotator, by_voice[:, 1])
         return pulls
 
+    def _free(self) -> Floats:
+        """Return the parameters that the prior holds: theta only where there are ties."""
+        free = self.point.copy()
+        free[-1] *= free[-1] != NEVER_TIES
+        return free
+
+    def value(self) -> float:
+        """Return the log posterior but for a constant."""
+        counts, free = self.voices.counts, self._free()
+        fit = (counts * np.log(np.maximum(self.shares(), 1e-300))).sum()
+        return float(fit - self.precision / 2 * free @ free)
+
+    def gradient(self) -> Floats:
+        """Return the derivative of `value` (n_items + 1,)."""
+        voices, size = self.voices, len(self.point) - 1
+        by_voice = (voices.counts[:, :, None] * self.slopes()).sum(axis=1)
+        pull, tied = sum_by(voices.pair, by_voice, len(voices.pairs.first)).T
+        by_item = np.bincount(voices.pairs.first, pull, size)
+        by_item -= np.bincount(voices.pairs.second, pull, size)
+        ties = tied.sum() if self.point[-1] != NEVER_TIES else 0.0
+        return np.append(by_item, ties) - self.precision * self._free()
+
 
 def fit_crowd(voices: VoiceCounts, prior_std: float, *, weigh: bool = True) -> Crowd:
-    """Return strengths and reliabilities fitted in turn, each annotator judged by the others.
+    """Return strengths and reliabilities, each annotator judged by the others.
 
     With `weigh` false, or a single annotator, everyone has reliability 1: one annotator's noise
     cannot be told from items that are close.
     """
-    n_annotators = len(voices.annotators)
-    posterior = Posterior(voices.pairs, prior_std)
-    point = maximise(posterior)
-    n_folds = min(N_FOLDS, n_annotators) if n_annotators > 1 else 0
-    others = np.tile(point, (n_folds, 1))
-    crowd = Crowd(voices, point, np.ones(n_annotators), posterior.precision, others)
-    if not n_folds:
+    start = maximise(Posterior(voices.pairs, prior_std))
+    crowd = _hear_others(voices, prior_std, N_NESTED if weigh else 1, start)
+    if not weigh or not len(crowd.others):
         return crowd
-    if not weigh:
-        return _fit_strengths(crowd, prior_std)
-    crowd = replace(crowd, reliability=np.full(n_annotators, 0.9))
-    for _ in range(MAX_ROUNDS):
-        crowd = _fit_strengths(crowd, prior_std, MAX_STEPS)
-        reliability = _judge(crowd)
-        moved = np.abs(reliability - crowd.reliability).max()
-        crowd = replace(crowd, reliability=reliability)
-        if moved < TOLERANCE:
-            break
-    return crowd
+    reliability = _judge(crowd)
+    if (reliability == CHANCE).all():  # they contradict each other, and nobody can be believed more
+        reliability = np.full(len(reliability), NOBODY_KNOWS)
+    return _fit_strengths(replace(crowd, reliability=reliability))
+
+
+def _hear_others(voices: VoiceCounts, prior_std: float, n_nested: int, start: Floats) -> Crowd:
+    """Return the crowd with all alike, and what the others of each fold say.
+
+    The others of a fold are weighed by what they say of each other, never by the fold's answers,
+    and so on `n_nested` times; the innermost count alike.
+    """
+    posterior = Posterior(voices.pairs, prior_std)
+    point = maximise(posterior, posterior.start_from(start))
+    n_annotators = len(voices.annotators)
+    alike = Crowd(
+        voices, point, np.ones(n_annotators), posterior.precision, np.empty((0, len(point)))
+    )
+    if n_annotators == 1 or not n_nested:
+        return alike
+    others = []
+    for fold in range(min(N_FOLDS, n_annotators)):
+        crowd = _hear_others(_leave_out(voices, fold), prior_std, n_nested - 1, point)
+        if len(crowd.others):
+            crowd = _fit_strengths(replace(crowd, reliability=_judge(crowd)))
+        others.append(crowd.point)
+    return replace(alike, others=np.stack(others))
 
 
 def _fold(voices: VoiceCounts) -> Ints:
@@ -209,53 +258,61 @@ def _spread(voices: VoiceCounts, point: Floats) -> Floats:
     return np.asarray(np.exp(Posterior(voices.pairs, 1.0).log_shares(point))[voices.pair])
 
 
-def _turn(crowd: Crowd, left: Floats, right: Floats) -> tuple[Floats, Floats]:
-    """Return how many of each voice's answers were meant, and how many turned (n_voices, 2).
+def _fit_strengths(crowd: Crowd) -> Crowd:
+    """Return the crowd with the strengths that fit its reliabilities.
 
-    `left` and `right` are the probabilities, or odds, that first and second are to be named.
+    By Fisher's scoring with step halving, from the strengths of all alike.
     """
-    own = crowd.reliability[crowd.voices.annotator]
-    meant = np.stack([own * left, own * right], axis=1)
-    turned = np.stack([(1 - own) * right, (1 - own) * left], axis=1)
-    kept = crowd.voices.counts[:, :2] * meant / np.maximum(meant + turned, 1e-300)
-    return kept, crowd.voices.counts[:, :2] - kept
-
-
-def _fit_strengths(crowd: Crowd, prior_std: float, max_steps: int = 100) -> Crowd:
-    """Return the crowd with strengths, of all and without each fold, fitted to what was meant."""
-    fold = _fold(crowd.voices)
-
-    def fit(point: Floats, told: npt.NDArray[np.bool_]) -> Floats:
-        return _maximise_meant(crowd, prior_std, point, told, max_steps)
-
-    everyone = fit(crowd.point, np.ones(len(fold), dtype=bool))
-    others = [fit(point, fold != number) for number, point in enumerate(crowd.others)]
-    return replace(crowd, point=everyone, others=np.stack(others))
-
-
-def _maximise_meant(
-    crowd: Crowd, prior_std: float, point: Floats, told: npt.NDArray[np.bool_], max_steps: int
-) -> Floats:
-    """Return a point nearer to the mode for the voices' answers as they were meant."""
-    voices = crowd.voices
-    kept, turned = _turn(crowd, *_spread(voices, point)[:, :2].T)
-    counts = np.column_stack([kept + turned[:, ::-1], voices.counts[:, 2]]) * told[:, None]
-    pairs = replace(voices.pairs, counts=sum_by(voices.pair, counts, len(voices.pairs.first)))
-    posterior = Posterior(pairs, prior_std)
-    return maximise(posterior, posterior.start_from(point), max_steps)
+    value = crowd.value()
+    for _ in range(MAX_STEPS):
+        gradient, information = crowd.gradient(), crowd.information()
+        step, _ = cg(information, gradient, rtol=1e-8, M=diags_array(1 / information.diagonal()))
+        gain = float(gradient @ step)
+        if gain < 1e-14 * (1 + abs(value)):
+            break
+        size = 1.0
+        while (moved := replace(crowd, point=crowd.point + size * step)).value() < (
+            value + size * gain / 4
+        ):
+            size /= 2
+            if size < 1e-6:  # rounding hides any further gain
+                return crowd
+        crowd, value = moved, moved.value()
+    return crowd
 
 
 def _judge(crowd: Crowd) -> Floats:
-    """Return the reliabilities that follow from what the others say (n_annotators,)."""
-    lead = crowd.lead_of_others()
-    left = expit(lead)
-    told = np.isfinite(lead)[:, None]
-    good, bad = (
-        np.bincount(
-            crowd.voices.annotator,
-            np.where(told, part, 0.0).sum(axis=1),
-            len(crowd.voices.annotators),
-        )
-        for part in _turn(crowd, left, 1 - left)
-    )
-    return np.asarray((good + PRIOR_GOOD - 1) / (good + bad + PRIOR_GOOD + PRIOR_BAD - 2))
+    """Return the reliabilities that follow from what the others say (n_annotators,).
+
+    The mean of the posterior, all reliabilities from chance to 1 being as likely before, and
+    answers that hang together counting as the fewer that they are worth: what is not shown draws
+    it towards chance. Who is worse than chance has one below it where most are not, so that their
+    answers are turned round; else nobody can tell who is upside down, and theirs is chance itself.
+    It is 1 where nobody else says anything about the same items.
+    """
+    found = crowd.measure_agreement()
+    verdicts = np.array([judge_share(share) for _, share in found])
+    contrary, known = verdicts == CONTRARY, verdicts != UNKNOWN
+    group = _group_annotators(crowd.voices)
+    is_minority = (2 * np.bincount(group, contrary) < np.bincount(group))[group]
+    deflate = np.array([share.n_own / max(n, 1) for n, share in found])
+    left = expit(np.nan_to_num(crowd.lead_of_others()))
+    left = np.where(contrary[crowd.voices.annotator], 1 - left, left)
+    fit = np.zeros((len(found), len(GRID)))
+    for column, own in enumerate(GRID):
+        odds = np.log(np.maximum(own * left + (1 - own) * (1 - left), 1e-300))
+        other = np.log(np.maximum(own * (1 - left) + (1 - own) * left, 1e-300))
+        by_voice = crowd.voices.counts[:, 0] * odds + crowd.voices.counts[:, 1] * other
+        fit[:, column] = deflate * np.bincount(crowd.voices.annotator, by_voice, len(found))
+    mean = softmax(fit, axis=1) @ GRID
+    return np.where(known, np.where(contrary, np.where(is_minority, 1 - mean, CHANCE), mean), 1.0)
+
+
+def _group_annotators(voices: VoiceCounts) -> Ints:
+    """Return a number for each annotator, equal where they are linked by items (n_annotators,)."""
+    n_annotators = len(voices.annotators)
+    size = n_annotators + len(voices.pairs.names)
+    item = np.concatenate([voices.pairs.first[voices.pair], voices.pairs.second[voices.pair]])
+    edges = (np.ones(len(item)), (np.tile(voices.annotator, 2), n_annotators + item))
+    group = connected_components(coo_array(edges, shape=(size, size)), directed=False)[1]
+    return np.asarray(group[:n_annotators], dtype=np.int64)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecofm.artifact import write_text
-from ecofm.compare.answers import Answers, Rejection
+from ecofm.compare.answers import MAX_SHOWN, Answers, Rejection
 from ecofm.compare.comparison import COLUMNS, Comparison, list_names
 from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
 from ecofm.compare.store import RECORD, Store, is_store
@@ -127,7 +127,24 @@ def read_comparisons(path: Path, warn: Callable[[str], None] = say) -> pd.DataFr
     answers = read_answers(Path(path)).require_whole()
     if n_open := len(answers.rejected):
         warn(f"{path}: {count(n_open, 'question')} without an answer left out.")
+    tell_alike({row.annotator for row in answers.rows}, warn)
     return _to_frame(answers.rows)
+
+
+def tell_alike(annotators: Iterable[str], warn: Callable[[str], None] = say) -> None:
+    """Tell of annotators whose names differ in capitals or blanks only."""
+    spellings: dict[str, list[str]] = {}
+    for name in sorted(annotators):
+        spellings.setdefault("".join(name.casefold().split()), []).append(name)
+    alike = [names for names in spellings.values() if len(names) > 1]
+    if alike:
+        shown = "; ".join(" and ".join(map(repr, names)) for names in alike[:MAX_SHOWN])
+        rest = f"; and {len(alike) - MAX_SHOWN} more" if len(alike) > MAX_SHOWN else ""
+        warn(
+            f"annotators whose names differ only in capitals or blanks are counted as different "
+            f"people: {shown}{rest}. If they are the same, spell them alike in the file and import "
+            "it into a new store."
+        )
 
 
 def hash_comparisons(frame: pd.DataFrame) -> str:
@@ -161,6 +178,7 @@ def import_files(paths: Sequence[Path], store: Path, *, strict: bool = False) ->
     with Store(Path(store)) as target:
         _write_rejected(rejected, names)
         n_added = target.add_tables([(answers.kind, answers.rows) for answers in found])
+        tell_alike({row.annotator for row in target.comparisons()})
     return ImportSummary(
         files=tuple(
             FileSummary(

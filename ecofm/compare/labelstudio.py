@@ -5,8 +5,8 @@ Its JSON has tasks: `data` with the two items and `annotations`, each with `comp
 annotation is a skip. The tag knows no tie: ours are a `choices` result of the one choice `tie`, as
 its documentation advises for similarity, and any project with `<Choices>` beside the tag reads
 them. Its JSON-MIN and CSV have one record an annotation: the task's data, `annotator`, and under
-each control's own name what it says, such as `[{"selected": "left"}]` or `tie`. Predictions and
-drafts are nobody's answers, and not read.
+each control's own name what it says, such as `[{"selected": "left"}]` or, of `<Choices>`, `tie`.
+Predictions and drafts are nobody's answers, and not read.
 """
 
 from __future__ import annotations
@@ -165,22 +165,31 @@ def read_flat(record: Mapping[str, Any]) -> list[Comparison]:
         found = list_names([quote(key) for key in record]) or "nothing"
         raise ComparisonError(f"it holds {found}; {EXPECTED}.")
     controls = [value for key, value in record.items() if key not in NO_CONTROLS]
-    outcome = _choose([value for cell in controls for value in _read_cell(cell)])
+    values = [value for cell in controls for value in _read_cell(cell)]
+    outcome = _choose(values + _read_words(controls, beside=values))
     annotator = _read_annotator(record["annotator"])
     left, right = _read_items(record)
     return [check_comparison(annotator, left, right, outcome)]
 
 
 def _read_cell(value: Any) -> list[dict[str, Any]]:
-    """Return what a control says: a list of values, in CSV as JSON, or the word of one choice."""
+    """Return what a control says as a value or a list of values, in CSV as JSON."""
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return []
-    if isinstance(value, str):
-        return [{"choices": [value]}] if value.strip().casefold() == "tie" else []
     return [part for part in (value if isinstance(value, list) else [value]) if _as_dict(part)]
+
+
+def _read_words(controls: Sequence[Any], beside: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return what controls of `<Choices>` say: the word alone.
+
+    The task's data may hold words too, so beside a value of the Pairwise tag only a tie is read.
+    """
+    known = {"tie"} if beside else set(OUTCOMES)
+    words = [value for value in controls if isinstance(value, str)]
+    return [{"choices": [word]} for word in words if word.strip().casefold() in known]
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from ecofm.compare.agreement import (
     measure_agreement,
     tabulate_disputes,
 )
-from ecofm.compare.annotators import BETTER, INTERVAL, describe_annotators, tabulate_annotators
+from ecofm.compare.annotators import describe_annotators, tabulate_annotators
+from ecofm.compare.chance import BETTER, INTERVAL
 from ecofm.compare.consensus import ConsensusConfig, fit_answers, tabulate
 from ecofm.compare.exchange import hash_comparisons, read_comparisons
 from ecofm.compare.graph import build_order, explain_contradictions

@@ -26,6 +26,9 @@ KINDS = {"comparison": COLUMNS, "ordering": ("annotator", "ordering"), "labelstu
 EXPECTED = "expected annotator,left,right,outcome or annotator,ordering"
 PARQUET_MAGIC = b"PAR1"
 BETWEEN = re.compile("[<>=]")
+QUOTED = r'(?:[^"\r\n]|"")*'
+WHOLE_ROW = re.compile(rf'^"({QUOTED}[,;\t|]{QUOTED})"[,;\t ]*(?=\r?$)', re.MULTILINE)
+"""A row in quotes as a whole, as a spreadsheet writes one that was pasted into a single column."""
 
 Line = tuple[str, Sequence[str], str | None]
 """Where it stands, such as `line 7`, its fields, and what is wrong with their number."""
@@ -36,6 +39,8 @@ def read_text_table(path: Path, text: str) -> Answers:
 
     Raises ComparisonError or EcofmError when its columns are of no kind, or its quotes are broken.
     """
+    if WHOLE_ROW.match(text):
+        text = WHOLE_ROW.sub(lambda row: row[1].replace('""', '"'), text)
     records = read_records(path, text)
     kind, places = find_columns(f"{path}, line {records.head}", records.names)
     lines: list[Line] = []

@@ -1,30 +1,35 @@
 """What the report says of each annotator: beside chance, and by the answers of the others alone."""
 
+import os
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import approx_fprime
 
 from ecofm.cli import main
-from ecofm.compare.annotators import (
+from ecofm.compare.annotators import describe_annotators, tabulate_annotators
+from ecofm.compare.chance import (
     BETTER,
     CONTRARY,
     GUESSING,
     TOO_FEW,
     UNKNOWN,
-    describe_annotators,
     judge_share,
     measure_share,
-    tabulate_annotators,
 )
 from ecofm.compare.comparison import COLUMNS
-from ecofm.compare.consensus import ConsensusConfig, fit_answers
+from ecofm.compare.consensus import ConsensusConfig, fit_answers, fit_consensus
 from ecofm.compare.crowd import N_FOLDS
+from ecofm.compare.exchange import read_comparisons
 from ecofm.compare.report import write_report
 
+DATA = Path(os.environ.get("ECOFM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 TURNED = {"left": "right", "right": "left"}
 
 
@@ -138,11 +143,11 @@ def test_a_share_lies_in_its_interval_and_turns_with_the_answers(rows):
     found = measure_share(agrees, first, second, 0.9)
     turned = measure_share(~agrees, second, first, 0.9)
     if not rows:
-        assert np.isnan(found).all()
+        assert np.isnan(found[:3]).all()
         return
     assert 0 <= found.lower <= found.share + 1e-12 and found.share - 1e-12 <= found.upper <= 1
     expected = (1 - found.share, 1 - found.upper, 1 - found.lower)
-    np.testing.assert_allclose(tuple(turned), expected, atol=1e-9)
+    np.testing.assert_allclose(turned[:3], expected, atol=1e-9)
 
 
 def test_the_report_says_it_on_its_page_and_on_the_terminal(tmp_path, capsys):
@@ -165,3 +170,100 @@ def test_a_report_on_one_voice_and_one_who_only_skips(tmp_path):
     out = write_report(tmp_path / "a.csv", tmp_path / "r", warn=lambda _: None)
     table = pd.read_csv(out / "annotators.csv")
     assert table["verdict"].tolist() == [UNKNOWN] * 2 and not (out / "agreement.png").exists()
+
+
+def say_rows(seed, annotators, n_items=12, n_votes=60):
+    """Random pairs; each annotator names the better item in the given share of answers."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for annotator, share in annotators.items():
+        for _ in range(n_votes):
+            left, right = rng.choice(n_items, 2, replace=False)
+            is_left = (left > right) == (rng.random() < share)
+            rows.append((annotator, f"{left}", f"{right}", "left" if is_left else "right"))
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype="str")
+
+
+def fit_told(frame):
+    told = []
+    scores = fit_consensus(frame, warn=told.append)
+    truth = scores["item"].astype(int)
+    return scores, np.corrcoef(scores["score"], truth)[0, 1], told
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_between_two_sides_that_contradict_each_other_nobody_is_believed(sides):
+    people = {f"a{n}": 0.95 for n in range(sides)} | {f"b{n}": 0.05 for n in range(sides)}
+    for seed in range(4):
+        frame = say_rows(seed, people)
+        scores, _, told = fit_told(frame)
+        assert (scores["upper"] - scores["lower"]).min() > 3
+        assert "cannot be told who is right" in told[-1]
+        crowd = fit_answers(frame, ConsensusConfig(), lambda _: None)
+        assert np.ptp(crowd.reliability) < 0.1 and crowd.reliability.max() < 0.6
+        found = tabulate_annotators(frame, crowd)
+        contrary = found["verdict"] == CONTRARY
+        assert contrary.any() and found.loc[contrary, "reliability"].isna().all()
+
+
+def test_who_is_upside_down_is_turned_round_where_most_are_not():
+    for seed in range(3):
+        frame = say_rows(seed, {"a": 0.95, "b": 0.95, "c": 0.95, "x": 0.05})
+        _, correlation, told = fit_told(frame)
+        assert correlation > 0.95
+        assert len(told) == 1 and told[0].startswith("x agrees") and "worse than chance" in told[0]
+        assert judge(frame).loc["x", "reliability"] < 0.2
+
+
+def test_two_who_contradict_each_other_beside_others_who_judge_other_items_are_not_turned():
+    apart = [
+        say_rows(seed, {f"g{seed}": 0.95, f"h{seed}": 0.95}).assign(
+            left=lambda own, seed=seed: f"{seed}-" + own["left"],
+            right=lambda own, seed=seed: f"{seed}-" + own["right"],
+        )
+        for seed in range(1, 4)
+    ]
+    frame = pd.concat([say_rows(0, {"a": 0.95, "b": 0.05}), *apart], ignore_index=True)
+    crowd = fit_answers(frame, ConsensusConfig(), lambda _: None)
+    reliability = dict(zip(crowd.voices.annotators, crowd.reliability, strict=True))
+    assert 0.5 <= reliability["a"] < 0.6 and 0.5 <= reliability["b"] < 0.6
+    assert reliability["g1"] > 0.8
+
+
+def test_consensus_says_of_people_what_the_report_says_and_widens_for_guessers():
+    wide, narrow = [], []
+    for seed in range(6):
+        frame = say_rows(seed, {"x": 0.5, "y": 0.5, "z": 0.5})
+        scores, _, told = fit_told(frame)
+        found = judge(frame)
+        guessers = found.index[found["verdict"] == GUESSING]
+        assert len(guessers) >= 2 and found.loc[guessers, "reliability"].max() < 0.75
+        assert told == describe_annotators(found.reset_index())
+        wide.append((scores["upper"] - scores["lower"]).mean())
+        good, _, told = fit_told(say_rows(seed, {"x": 0.9, "y": 0.9, "z": 0.9}))
+        narrow.append((good["upper"] - good["lower"]).mean())
+        assert not told
+    assert np.median(wide) > 2 * np.median(narrow)
+
+
+def test_the_direction_of_the_fit_is_that_of_its_value():
+    crowd = fit_answers(
+        say_rows(0, {"a": 0.9, "b": 0.7, "c": 0.5}), ConsensusConfig(), lambda _: None
+    )
+    point = crowd.point + np.append(np.random.default_rng(0).normal(size=12), 0)
+    numeric = approx_fprime(point, lambda at: replace(crowd, point=at).value(), 1e-6)
+    np.testing.assert_allclose(replace(crowd, point=point).gradient(), numeric, atol=1e-3)
+    assert np.abs(crowd.gradient()).max() < 1e-4
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; set ECOFM_DATA")
+def test_the_real_experts_are_better_than_chance_and_weighed_well():
+    frame = read_comparisons(DATA / "nk_clusters" / "orderings.csv")
+    found = judge(frame)
+    assert (found["verdict"] == BETTER).all() and found["reliability"].min() > 0.8
+
+
+def test_informed_people_with_few_answers_each_are_better_than_chance():
+    frame = answer(np.random.default_rng(0), [f"g{n}" for n in range(120)], 60, 60, noise=0.5)
+    found = judge(frame)
+    assert (found["verdict"] == BETTER).mean() > 0.97 and found["reliability"].median() > 0.85

@@ -255,3 +255,58 @@ def test_members_are_read_as_people_write_them(tmp_path):
 def test_unusable_members_are_refused_with_the_line(tmp_path, rows, words):
     with pytest.raises(ComparisonError, match=words):
         read_members(write(tmp_path, "tile_id,item\n" + rows, "members.csv"))
+
+
+@pytest.mark.parametrize("word", ["left", "Right ", "tie", "skip"])
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+def test_label_studios_choices_are_read_from_flat_exports(tmp_path, word, suffix):
+    record = {
+        "id": 1,
+        "left": "1",
+        "right": "2",
+        "annotator": 1,
+        "annotation_id": 1,
+        "choice": word,
+    }
+    path = tmp_path / f"flat{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps([record, record | {"choice": {"choices": [word]}}]))
+    else:
+        pd.DataFrame([record, record]).to_csv(path, index=False)
+    expected = ["1", "1", "2", word.strip().lower()]
+    assert read_comparisons(path).values.tolist() == [expected] * 2
+
+
+def test_a_word_of_the_data_is_no_answer_beside_the_pairwise_tag(tmp_path):
+    record = {"id": 1, "left": "1", "right": "2", "annotator": 1, "annotation_id": 1,
+              "shown_first": "left", "pairwise": [{"selected": "right"}]}  # fmt: skip
+    (tmp_path / "flat.json").write_text(json.dumps([record]))
+    assert read_comparisons(tmp_path / "flat.json").loc[0, "outcome"] == "right"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"annotator,left,right,outcome"\r\n"ada,1,2,left"\r\n"ada,""x, y"",2,tie",,\r\n',
+        '"annotator;left;right;outcome";;\n"ada;1;2;left"\n"ada;x, y;2;tie"\n',
+        '"annotator,left,right,outcome"\nada,1,2,left\n"ada,""x, y"",2,tie"',
+    ],
+)
+def test_rows_in_quotes_as_a_whole_are_read(tmp_path, text):
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    expected = [["ada", "1", "2", "left"], ["ada", "x, y", "2", "tie"]]
+    assert read_comparisons(tmp_path / "a.csv").values.tolist() == expected
+
+
+def test_annotators_who_differ_in_capitals_only_are_told(tmp_path, capsys):
+    rows = "annotator,left,right,outcome\nAda,1,2,left\nada,1,2,left\nbo,1,2,left\n"
+    (tmp_path / "a.csv").write_text(rows)
+    told = []
+    assert read_comparisons(tmp_path / "a.csv", told.append)["annotator"].nunique() == 3
+    assert len(told) == 1 and "'Ada' and 'ada'" in told[0] and "bo" not in told[0]
+    (tmp_path / "b.csv").write_text(rows.replace("Ada,1,2,left\n", ""))
+    import_files([tmp_path / "b.csv"], tmp_path / "store")
+    assert "capitals" not in capsys.readouterr().err
+    (tmp_path / "b.csv").write_text(rows.replace("\nada,1,2,left", ""))
+    import_files([tmp_path / "b.csv"], tmp_path / "store")
+    assert "'Ada' and 'ada'" in capsys.readouterr().err
