@@ -41,8 +41,8 @@ class ProxyOptions:
     decimal: str | None = None
     """Decimal mark, `.` or `,`, where the table leaves a doubt."""
     missing: list[str] | None = None
-    """Numbers and marks that stand for a missing number, in place of those that are recognised,
-    such as -9999; `none` keeps all numbers."""
+    """Numbers and marks that stand for a missing number, beside those that are recognised, such as
+    -9999; `none` recognises none of these."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
