@@ -133,7 +133,9 @@ def _read_places(
     given: Table, coordinates: tuple[str, str], options: ProxyOptions, notes: list[str]
 ) -> pd.DataFrame:
     """Return lat, lon, setting and cluster by row; coordinates are NaN where none are known."""
-    read = read_number_columns(given, coordinates, decimal=options.decimal, missing=["none"])
+    read = read_number_columns(
+        given, coordinates, decimal=options.decimal, missing=["none"], thousands=False
+    )
     values = [_require_degrees(given, read[name], limit)
               for name, limit in zip(coordinates, (90, 180), strict=True)]  # fmt: skip
     frame = pd.DataFrame({"lat": values[0], "lon": values[1]})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ecofm.tables.keys import count, quote
 from ecofm.tables.reading import Table
 from ecofm.tables.sentinels import Sentinels, find_sentinels
-from ecofm.tables.styles import STYLES, Style, clean, is_missing_mark, strip_units
+from ecofm.tables.styles import BRACKETED, STYLES, Style, clean, is_missing_mark, strip_units
 
 Floats = NDArray[np.float64]
 
@@ -118,10 +118,12 @@ class _Reader:
             shown = f", such as {self._where((others or marks)[0])}" if others or marks else ""
             self.fault = f"{self.name} holds no numbers{shown}"
         elif others:
+            cure = "correct or empty them"
+            if BRACKETED.fullmatch(clean(others[0])):
+                cure = "write -7 where (7) is below zero, and 7 where it is of few cases"
             self.fault = (
                 f"{self.name} is not numbers throughout: {self._count(others)} of "
-                f"{len(self.codes)} cells are text, such as {self._where(others[0])}; correct or "
-                "empty them"
+                f"{len(self.codes)} cells are text, such as {self._where(others[0])}; {cure}"
             )
         if marks and self.numbers:
             shown = ", ".join(map(self._where, marks[:3]))

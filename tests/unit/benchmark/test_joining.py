@@ -215,9 +215,9 @@ def test_doubt_is_asked_about_and_flags_answer(nation: Any) -> None:
     people = nation.people.astype(float)
     people[3] = -99
     table = pd.DataFrame({"region": nation.names, "people": people})
-    with pytest.raises(EcofmError, match=r"-99 in 1 cell \(line 5\).*--missing"):
+    with pytest.raises(EcofmError, match=r"1 cell of -99 \(line 5\).*--missing"):
         nation.run(table, nation.named())
-    with pytest.raises(EcofmError, match=r"-99 in 1 cell \(line 5\).*--missing"):
+    with pytest.raises(EcofmError, match=r"1 cell of -99 \(line 5\).*--missing"):
         nation.run(table, nation.named(), targets=["people"])
     assert nation.compared(nation.run(table, nation.named(), missing=["-99"]))[0] == 19
     assert nation.compared(nation.run(table, nation.named(), missing=["none"]))[0] == 20

@@ -53,6 +53,11 @@ def numbers(cells: list[Any], **more: Any) -> list[float]:
         (["12 %", "7%", "0"], [12, 7, 0], "%"),
         (["$12,300", "$950"], [12300, 950], "$"),
         (["12.5 \u20ac", "7"], [12.5, 7], "\u20ac"),
+        (["-$5", "$1,283"], [-5, 1283], "without $"),
+        (["USD 1,283", "USD 7"], [1283, 7], "without USD"),
+        (["Rs. 1,283", "Rs. 7"], [1283, 7], "without Rs."),
+        (["1,283 KRW", "7 KRW"], [1283, 7], "without KRW"),
+        (["\uff11\uff12", "\uff17"], [12, 7], None),
         (["12.345", "7.891"], [12.345, 7.891], "ranks would be the same"),
     ],
 )
@@ -69,7 +74,8 @@ def test_numbers_are_as_they_were_meant(
 @pytest.mark.parametrize(
     "mark",
     "<5|< 5|>1,000|\u22645|under 5|*|**|..|...|-|\u2014|n/a|N/A|NA|n.a.|x|X|(D)|(S)|:|c|#N/A|"
-    "#DIV/0!|null|NaN|no data|inf|\\N".split("|"),
+    "#DIV/0!|null|NaN|no data|inf|\\N|\u2026|\u2020|\u2021|NR|not reported|5 or less|"
+    "\uff1c5|1-4|1\u20134|10+|n<5|up to 5".split("|"),
 )
 def test_marks_of_secret_and_unknown_numbers_are_missing_and_said(mark: str) -> None:
     column = read(["12", mark, "", mark, "7"])
@@ -85,7 +91,8 @@ def test_marks_of_secret_and_unknown_numbers_are_missing_and_said(mark: str) -> 
         (["12.305", "951"], ["'12.305' (line 1) may be 12305 or 12.305"]),
         (["1,234.5", "1.234,5"], ["more than one way", "'1,234.5'", "'1.234,5'"]),
         (["12", "see note", "7"], ["1 of 3", "'see note' (line 2)"]),
-        (["12", "(7)"], ["'(7)' (line 2)"]),
+        (["12", "(7)"], ["'(7)' (line 2)", "write -7 where (7) is below zero"]),
+        (["12", "7\u00b2"], ["'7\u00b2' (line 2)"]),
         (["12 %", "0.5"], ["mixes units", "'0.5'"]),
         (["$12", "7 \u20ac"], ["mixes units"]),
     ],
