@@ -217,9 +217,10 @@ class _Reader:
         (_, one), (_, other) = readings[:2]
         place = int(np.argmax(one != other))
         cell = list(self.numbers)[place]
+        high, low = (plain(pick(one[place], other[place])) for pick in (max, min))
         self.fault = (
-            f"{self.name}: {self._where(cell)} may be {plain(max(one[place], other[place]))} or "
-            f"{plain(min(one[place], other[place]))}; write the numbers without separators of thousands"
+            f"{self.name}: {self._where(cell)} may be {high} or {low}; write the numbers without "
+            "separators of thousands"
         )
 
     def _take(self, style: Style, values: Floats) -> None:

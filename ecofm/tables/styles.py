@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ecofm.tables.keys import ALIKE
 
 MARKS = frozenset(("no data", "not available", "not applicable", "not reported")) | frozenset(
-    "- -- --- . .. ... \u2026 \u2020 \u2021 nr n : * ** *** x xx z c s d u ? / \\n na n/a n.a. n.a nan null none nil <na> "
+    "- -- --- . .. ... \u2026 \u2020 \u2021 nr n : * ** ***"
+    " x xx z c s d u ? / \\n na n/a n.a. n.a nan null none nil <na> "
     "nd n.d. n/d k.a. #n/a #n/v #div/0! #value! #ref! #name? #num! #null! (d) (x) (s) (z) (na) "
     "(c) inf -inf +inf infinity -infinity missing suppressed confidential unknown".split()
 )

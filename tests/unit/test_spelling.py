@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecofm.cli import main
-from ecofm.tiles.periods import FORMS_TOLD, parse_period, read_period
 from ecofm.spelling import Unclear, find, spell
+from ecofm.tiles.periods import FORMS_TOLD, parse_period, read_period
 
 TODAY = datetime.date(2024, 5, 1)
 GUIDE = Path(__file__).parents[2] / "docs" / "ARCHIVE.md"
