@@ -197,7 +197,7 @@ class Proxies:
         """Return by period the units that have rows, but none of that period."""
         if "period" not in self.table:
             return {}
-        rows = {period: set(group) for period, group in self.table.groupby("period")["unit"]}
+        rows = {str(period): set(group) for period, group in self.table.groupby("period")["unit"]}
         present = set().union(*rows.values())
         lacking = {p: [n for n in units if n in present - has] for p, has in sorted(rows.items())}
         return {period: names for period, names in lacking.items() if names}

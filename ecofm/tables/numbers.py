@@ -245,20 +245,20 @@ class _Reader:
             self.notes.append(f"{self.name}: missing in {found} of infinity.")
             values[infinite] = np.nan
         told = [number for number in map(_to_number, self.missing or ()) if number is not None]
-        found = find_sentinels(values[~np.isin(values, told)])
+        sentinels = find_sentinels(values[~np.isin(values, told)])
         if "none" in (self.missing or ()):
-            self._say_kept(values, [*found.missing, *found.doubtful])
-            found = Sentinels()
-        for number in [*told, *found.missing]:
+            self._say_kept(values, [*sentinels.missing, *sentinels.doubtful])
+            sentinels = Sentinels()
+        for number in [*told, *sentinels.missing]:
             at = values == number
             if at.any():
                 self.notes.append(f"{self.name}: missing in {self._at(values, number)}.")
             values[at] = np.nan
         column = Column(self.name, values, tuple(self.notes))
-        if not found.doubtful:
+        if not sentinels.doubtful:
             return column
         fault = (
-            f"{self.name}: {self._at(values, found.doubtful[0])} may be a number or stand for a "
+            f"{self.name}: {self._at(values, sentinels.doubtful[0])} may be a number or stand for a "
             "missing one; empty such cells if it does"
         )
         return replace(column, values=None, fault=fault)
