@@ -93,14 +93,22 @@ def benchmark(
     table = read_scores(scores).rename(columns={"score": OURS})
     table = table[["tile_id", "cell_id", "period", OURS, "geometry"]]
     proxy = read_proxies(
-        proxies, config, cells=table["cell_id"].unique(), by_region=regions is not None
+        proxies,
+        config,
+        cells=table["cell_id"].unique(),
+        periods=table["period"].unique(),
+        targets=config.targets or (),
+        by_region=regions is not None,
     )
+    region_column = config.region_column
+    if regions is None and proxy.has_polygons:
+        regions, region_column = proxies, region_column or proxy.key
     inputs = hash_inputs(scores=scores, proxies=proxies, regions=regions, archive=archive)
     draft = Draft(out, stage="report", config=asdict(config), inputs=inputs, overwrite=overwrite)
     if draft.done:
         say(f"{out} is done already.")
         return out
-    polygons = read_regions(regions, config.region_column) if regions else None
+    polygons = read_regions(regions, region_column) if regions else None
     join = join_proxies(
         table, proxy, polygons, min_covered=config.min_covered, radius_m=config.radius_m
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,14 +10,16 @@ import numpy as np
 import pandas as pd
 
 from ecofm.benchmark.points import find_coordinates
+from ecofm.benchmark.vectors import CELL_KEYS
 from ecofm.errors import EcofmError, UsageError
 from ecofm.tables import PERIOD_COLUMNS, Table, canonical, column_name, count, quote
 from ecofm.tables.periods import MAY_BE_A_STATISTIC, span_of
 
-CELL_KEYS = ("cell_id", "y_x")
-"""Columns that name a cell; `y_x` is the reference study's."""
 REGION_KEYS = ("region", "name")
 """Columns that name a region, in polygons and in tables for them."""
+YEAR = re.compile(r"(?:19|20)\d\d")
+MONTHS = ("month", "mon", "mm", "mes", "m\u00eas", "mois", "monat", "bulan", "th\u00e1ng")
+"""Names of a column of months, as `column_name` writes them."""
 SHOWN = 5
 """Names that a sentence lists; files hold all."""
 
@@ -41,8 +44,8 @@ class ProxyOptions:
     decimal: str | None = None
     """Decimal mark, `.` or `,`, where the table leaves a doubt."""
     missing: list[str] | None = None
-    """Numbers and marks that stand for a missing number, in place of those that are recognised,
-    such as -9999; `none` keeps all numbers."""
+    """Numbers and marks that stand for a missing number, beside those that are recognised, such as
+    -9999; `none` recognises none of these."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that mean nothing."""
@@ -67,9 +70,10 @@ def choose_key(
         return "cell" if is_cell else "region", key, None
     if (named := given.find(*CELL_KEYS)) is not None:
         return "cell", named, None
+    if by_region and (region := given.find(*REGION_KEYS)) is not None:
+        return "region", region, None
     coordinates = find_coordinates(given.columns)
-    region = given.find(*REGION_KEYS) if by_region else given.find("region")
-    if region is not None and (by_region or coordinates is None):
+    if coordinates is None and (region := given.find("region")) is not None:
         return "region", region, None
     if coordinates is not None:
         return "point", None, coordinates
@@ -93,6 +97,24 @@ def choose_period(given: Table, options: ProxyOptions) -> str | None:
         return _require(given, options.period_column)
     named = (given.find(name) for name in PERIOD_COLUMNS)
     return next((name for name in named if name is not None and tells_time(given, name)), None)
+
+
+def read_times(given: Table, period: str, notes: list[str]) -> tuple[list[str], str | None]:
+    """Return the time of each row as text, and the column of months or quarters if there is one.
+
+    Years and a column of months, 1 to 12, tell a month together.
+    """
+    times = given.text(period)
+    if not all(YEAR.fullmatch(canonical(time)) for time in times if canonical(time)):
+        return times, None
+    for names, form, last in ((MONTHS, "{}-{:02d}", 12), (("quarter", "qtr"), "{}-Q{}", 4)):
+        part = given.find(*names)
+        numbers = [canonical(text) for text in given.text(part)] if part else []
+        if part and all(n.isdecimal() and 1 <= int(n) <= last for n in numbers):
+            notes.append(f"{period} and {part} tell the time of a row together.")
+            parts = zip(map(canonical, times), map(int, numbers), strict=True)
+            return [form.format(year, n) if year else "" for year, n in parts], part
+    return times, None
 
 
 def tells_time(given: Table, name: str) -> bool:

@@ -150,7 +150,8 @@ def _tell(
         ours, theirs = (list_names([n for n, _ in loose][:2]), ", ".join(joined.without_place[:2]))
         raise EcofmError(
             f"nothing can be compared with {path}: none of its names is one of a {place}. It has "
-            f"{theirs}, the {side} {ours}; choose the column of names with --key."
+            f"{theirs}, the {side} {ours}; choose the column of names with --key, or, if a program "
+            "made numbers of long codes, store the codes as text."
         )
     sentences = [f"{joined.n_matched} of {count(n_places, place)} have a row in {path.name}."]
     if loose:
@@ -165,9 +166,15 @@ def _tell(
         )
     if joined.lost_periods:
         sentences.append(f"{joined.lost()}.")
+    for period, names in joined.gaps.items():
+        sentences.append(
+            f"{count(len(names), place)} without a row of {period}, though of other periods: "
+            f"{list_names(names)}."
+        )
     rows = [(side, name, reason) for name, reason in loose]
     rows += [("proxies", name, f"no {place} of this name") for name in joined.without_place]
     rows += [("proxies", time, "no score of this period") for time in joined.lost_periods]
+    rows += [(side, n, f"no row of {time}") for time, names in joined.gaps.items() for n in names]
     record = {
         "level": joined.proxies.level,
         "n_places": n_places,
@@ -177,6 +184,7 @@ def _tell(
         "without_place": joined.without_place[:100],
         "n_without_place": len(joined.without_place),
         "periods_without_score": joined.lost_periods,
+        "gaps": {period: names[:100] for period, names in joined.gaps.items()},
         "spellings": joined.notes,
     }
     sentences += joined.notes

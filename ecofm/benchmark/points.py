@@ -28,8 +28,8 @@ LONGITUDE = re.compile(rf"_*(?:\w*gps\w*?_*)?(?:lon|long|lng|longnum|longitude){
 WEIGHTS = ("hv005", "v005", "hh_weight", "hhweight", "sample_weight", "weight", "wgt", "wt")
 SETTINGS = ("urban_rura", "hv025", "v025", "urban_rural", "urbanrural", "urban", "rural")
 CLUSTERS = ("dhsid", "dhsclust", "hv001", "v001", "cluster_id", "cluster", "clusterid", "ea_id")
-POINT_COLUMNS = {*WEIGHTS, *SETTINGS, *CLUSTERS, "dhscc", "dhsregco", "dhsregna"}
-"""Columns of a table of points that describe the survey: never a target."""
+ABOUT_SURVEY = {*CLUSTERS, "dhscc", "dhsregco", "dhsregna"}
+"""Columns of a table of points that describe the survey: a target only where one says so."""
 URBAN, RURAL = {"u", "urban", "1", "true", "yes"}, {"r", "rural", "0", "2", "false", "no"}
 DISPLACED_M = {"urban": 2_000.0, "rural": 5_000.0, "not told": 5_000.0}
 """How far the DHS displaces its clusters at most (one in a hundred rural ones up to 10 km);
@@ -38,6 +38,17 @@ NO_DEGREES = [float("9" * n) for n in range(3, 9)]
 """What stands where coordinates are not known, of either sign."""
 N_CORNERS = 64
 """Corners of the polygon that stands for a circle; its area is .16 % smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Which columns of a table of points describe it."""
+
+    is_survey: bool = False
+    weight: str | None = None
+    setting: str | None = None
+    """Urban or rural."""
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +80,31 @@ class Points:
         return gpd.GeoDataFrame({"region": radii.index}, geometry=shapes, crs="EPSG:4326")
 
 
+def is_coordinate(name: str) -> bool:
+    """Return whether a column is called like a latitude or longitude."""
+    called = column_name(name)
+    return any(pattern.fullmatch(called) for pattern in (LATITUDE, LONGITUDE))
+
+
+def find_survey(given: Table, options: ProxyOptions, targets: Iterable[str]) -> Survey:
+    """Return the columns of weights, of urban or rural, and of clusters that are no target."""
+    wanted = set(map(column_name, targets))
+    known = (WEIGHTS, SETTINGS, CLUSTERS)
+    weights, settings, clusters = (
+        [name for n in names if n not in wanted and (name := given.find(n))] for names in known
+    )
+    if options.weight is not None:
+        weights = [given.find(options.weight) or options.weight]
+    settings = [name for name in settings if _may_be_setting(given, name)]
+    return Survey(True, *(next(iter(names), None) for names in (weights, settings, clusters)))
+
+
+def _may_be_setting(given: Table, name: str) -> bool:
+    """Return whether no cell is a number other than a code: a share of 0.4 is a statistic."""
+    numbers = pd.to_numeric(pd.Series(given.text(name)), errors="coerce").dropna()
+    return bool(numbers.isin([0, 1, 2, *map(float, range(3, 10)), 99]).all())
+
+
 def find_coordinates(columns: Iterable[str]) -> tuple[str, str] | None:
     """Return the columns of latitude and longitude, None where a table has no such pair.
 
@@ -92,22 +128,23 @@ def read_points(
     given: Table,
     coordinates: tuple[str, str],
     options: ProxyOptions,
+    survey: Survey,
     table: pd.DataFrame,
     places: pd.Series,
+    times: pd.Series,
     notes: list[str],
 ) -> tuple[Points, pd.DataFrame, pd.Series]:
     """Return the points, their statistics by `unit`, and where each stands in the file.
 
     Rows of one place and period, such as the households of a cluster, become one by the weighted
-    mean of each column. `notes` are added to.
+    mean of each column; `times` tells the period of each row. `notes` are added to.
     """
-    frame = _read_places(given, coordinates, options, notes).loc[table.index]
+    frame = _read_places(given, coordinates, options, survey, notes).loc[table.index]
     is_known = frame[["lat", "lon"]].notna().all(axis=1)
     frame, table, places = frame[is_known], table[is_known], places[is_known]
     if frame.empty:
         raise EcofmError(f"{given.path} has no row with coordinates.")
-    times = table["period"] if "period" in table else pd.Series("", index=table.index)
-    keys = [frame["cluster"], frame["lat"], frame["lon"], times]
+    keys = [frame["cluster"], frame["lat"], frame["lon"], times.loc[table.index]]
     number = pd.Series(pd.MultiIndex.from_arrays(keys).factorize()[0], index=table.index)
     place = pd.Series(pd.MultiIndex.from_arrays(keys[:3]).factorize()[0], index=table.index)
     firsts = frame[~place.duplicated()]
@@ -116,7 +153,7 @@ def read_points(
     else:
         names = {place[row]: places[row] for row in firsts.index}
     frame = frame.assign(unit=place.map(names))
-    weight = _read_weights(given, options, notes).loc[table.index]
+    weight = _read_weights(given, survey.weight).loc[table.index]
     if number.duplicated().any():
         numbers = table.select_dtypes("number").columns
         table = _average_rows(table, numbers, number, weight, notes)
@@ -130,10 +167,16 @@ def read_points(
 
 
 def _read_places(
-    given: Table, coordinates: tuple[str, str], options: ProxyOptions, notes: list[str]
+    given: Table,
+    coordinates: tuple[str, str],
+    options: ProxyOptions,
+    survey: Survey,
+    notes: list[str],
 ) -> pd.DataFrame:
     """Return lat, lon, setting and cluster by row; coordinates are NaN where none are known."""
-    read = read_number_columns(given, coordinates, decimal=options.decimal, missing=["none"])
+    read = read_number_columns(
+        given, coordinates, decimal=options.decimal, missing=["none"], thousands=False
+    )
     values = [_require_degrees(given, read[name], limit)
               for name, limit in zip(coordinates, (90, 180), strict=True)]  # fmt: skip
     frame = pd.DataFrame({"lat": values[0], "lon": values[1]})
@@ -146,9 +189,10 @@ def _read_places(
             where = ", ".join(given.at(row) for row in np.flatnonzero(rows)[:5])
             more = ", ..." if rows.sum() > 5 else ""
             notes.append(f"left out {count(int(rows.sum()), 'row')} {what}: {where}{more}.")
-    frame["setting"] = _read_setting(given, notes)
-    cluster = given.find(*CLUSTERS)
+    frame["setting"] = _read_setting(given, survey.setting, notes)
+    cluster = survey.cluster
     frame["cluster"] = [canonical(t) for t in given.text(cluster)] if cluster else ""
+    _say_taken(survey, notes)
     return frame
 
 
@@ -170,9 +214,16 @@ def _require_degrees(given: Table, column: Column, limit: float) -> Floats:
     return values
 
 
-def _read_setting(given: Table, notes: list[str]) -> list[str]:
+def _say_taken(survey: Survey, notes: list[str]) -> None:
+    """Say which columns describe the survey, and so are no targets."""
+    roles = ((survey.weight, "weights"), (survey.setting, "urban or rural"),
+             (survey.cluster, "clusters"))  # fmt: skip
+    if told := [f"{name} tells {role}" for name, role in roles if name]:
+        notes.append(f"left out of the targets unless --targets names it: {', '.join(told)}.")
+
+
+def _read_setting(given: Table, name: str | None, notes: list[str]) -> list[str]:
     """Return for each row whether its point is urban or rural, or that it is not told."""
-    name = given.find(*SETTINGS)
     if name is None:
         return ["not told"] * len(given.lines)
     is_rural = column_name(name) == "rural"
@@ -196,9 +247,8 @@ def _read_setting(given: Table, notes: list[str]) -> list[str]:
     return found
 
 
-def _read_weights(given: Table, options: ProxyOptions, notes: list[str]) -> pd.Series:
+def _read_weights(given: Table, name: str | None) -> pd.Series:
     """Return each row's weight, 1 where the table has none."""
-    name = options.weight or given.find(*WEIGHTS)
     if name is None:
         return pd.Series(1.0, index=range(len(given.lines)))
     found = given.find(name)

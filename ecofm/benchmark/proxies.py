@@ -7,20 +7,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import geopandas as gpd
 import pandas as pd
 
 from ecofm.benchmark.columns import (
-    CELL_KEYS,
     REGION_KEYS,
     ProxyOptions,
     choose_key,
     choose_period,
     has_text,
     list_names,
+    read_times,
     tells_time,
 )
-from ecofm.benchmark.points import POINT_COLUMNS, Points, find_coordinates, read_points
+from ecofm.benchmark.points import (
+    ABOUT_SURVEY,
+    Points,
+    Survey,
+    find_survey,
+    is_coordinate,
+    read_points,
+)
+from ecofm.benchmark.vectors import CELL_KEYS, open_proxies
 from ecofm.errors import EcofmError
 from ecofm.tables import (
     Column,
@@ -32,16 +39,16 @@ from ecofm.tables import (
     match_periods,
     quote,
     read_number_columns,
-    read_table,
 )
-from ecofm.tables.reading import from_frame
 from ecofm.types import say
 
 NOT_STATISTICS = {"county", "district", "group", *CELL_KEYS, *REGION_KEYS}
 """Columns that name a place: never a target."""
 RESERVED = ("unit", "period")
-VECTORS = (".gpkg", ".geojson", ".json", ".shp", ".fgb")
 PERIOD = "{period}"
+SPOILED = re.compile(r"\d+\.\d+|\d(?:\.\d+)?[eE]\+?\d+")
+"""Codes that a spreadsheet took for numbers: 1.10 is 1.1, and a long one 1E+15."""
+NAMES_PLACES = re.compile(r"(?:name|code|pcode|geoid|fips|id)$")
 ADVICE = " (--missing and --decimal tell how to read it)"
 
 
@@ -66,6 +73,12 @@ class Proxies:
     """What was recognised and left out while reading, one sentence each."""
     advice: str = ""
     """Which flags tell how a doubtful column is to be read."""
+    key: str | None = None
+    """The column that names the cell or region of a row."""
+    may_be_points: bool = False
+    """Its rows are taken for regions, but have coordinates."""
+    has_polygons: bool = False
+    """The file holds the outlines of its regions too."""
 
     @property
     def statistics(self) -> list[str]:
@@ -171,7 +184,8 @@ class Proxies:
         has_row = set(proxies.table["unit"])
         without_row = [name for name in dict.fromkeys(units) if name not in has_row]
         other_time = set(found.pairs) - has_row
-        joined = Joined(proxies, len(has_row), without_row, other_time, lost, lost_periods, notes)
+        joined = Joined(proxies, len(has_row), without_row, other_time, lost, lost_periods, notes,
+                        proxies.find_gaps(found.pairs))  # fmt: skip
         if found.pairs and lost_periods and not kept.any():
             raise EcofmError(
                 f"{joined.lost()}, but of {list_names(dict.fromkeys(periods))}; correct the "
@@ -179,7 +193,16 @@ class Proxies:
             )
         return joined
 
-    def require_single(self, cure: str = "") -> None:
+    def find_gaps(self, units: Iterable[str]) -> dict[str, list[str]]:
+        """Return by period the units that have rows, but none of that period."""
+        if "period" not in self.table:
+            return {}
+        rows = {str(period): set(group) for period, group in self.table.groupby("period")["unit"]}
+        present = set().union(*rows.values())
+        lacking = {p: [n for n in units if n in present - has] for p, has in sorted(rows.items())}
+        return {period: names for period, names in lacking.items() if names}
+
+    def require_single(self) -> None:
         """Raise EcofmError where two rows are about one place and period."""
         names = ["unit", "period"] if "period" in self.table else ["unit"]
         keys = self.table[names].copy()
@@ -194,9 +217,44 @@ class Proxies:
             ]
             what = " in period ".join(map(str, keys.loc[second, names]))
             raise EcofmError(
-                f"{self.path} has two rows for {self.level} {what}: {rows[0]} and {rows[1]}; keep "
-                f"one of them, or call the column that tells their time `period`{cure}."
+                f"{self.path} has two rows for {self.level} {what}: {rows[0]} and {rows[1]}. "
+                f"{self._how_to_part(str(keys.at[second, 'unit']))}"
             )
+
+    def _how_to_part(self, unit: str) -> str:
+        """Say what to do about two rows of one place and period."""
+        cures = ["If they are one place at two times, call the column that tells the time `period`"]
+        if "period" in self.table:
+            cures = ["If they are one place at two times of the period, give one row, their mean"]
+        if SPOILED.fullmatch(unit):
+            cures.append("if a program made codes such as 1.10 the number 1.1, store them as text")
+        apart = self._find_another_key() if self.advice else None
+        if apart and self.level == "region":
+            cures.append(
+                f"if {apart} tells them apart, give --key {quote_flag(apart)}, and "
+                f"--region-column {quote_flag(apart)} or what the polygons call it"
+            )
+        elif apart:
+            cures.append(f"if {apart} tells them apart, give --key {quote_flag(apart)}")
+        else:
+            cures.append(
+                "if they are two places, tell them apart by a column of codes, in both files"
+            )
+        if self.may_be_points:
+            cures.append("if each row is a point, leave out --regions")
+        return "; ".join(cures) + "."
+
+    def _find_another_key(self) -> str | None:
+        """Return a column that may name places and has no name twice in a period."""
+        times = self.table["period"] if "period" in self.table else ""
+        for name in self.columns:
+            cells = self.table[name]
+            is_text = self.columns[name].is_text or NAMES_PLACES.search(column_name(name))
+            if is_text and cells.notna().all():
+                rows = pd.DataFrame({"cell": cells.astype(str), "time": times})
+                if not rows.duplicated().any():
+                    return name
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +274,8 @@ class Joined:
     """Periods of the table, as written there, that no score has."""
     notes: list[str]
     """How spellings and periods differ."""
+    gaps: dict[str, list[str]]
+    """By period, our places that have rows, but none of that period."""
 
     def reason(self, name: str) -> str:
         """Say why a place has no row."""
@@ -233,28 +293,34 @@ def read_proxies(
     options: ProxyOptions | None = None,
     *,
     cells: Iterable[str] = (),
+    periods: Iterable[str] = (),
+    targets: Iterable[str] = (),
     by_region: bool = False,
 ) -> Proxies:
     """Read a table keyed by cell_id, y_x or region, or of survey points.
 
-    CSV, TSV and Parquet are read as `read_table` says, points also from GeoPackage, GeoJSON and
-    shapefile. `cells` are ours, by which a table with `--key` is told to be by cell; `by_region`
-    says that there are polygons, so that a table with regions and coordinates is by region. What
-    was recognised is said. Raises EcofmError when the table cannot be read, has no key, or says
-    something twice.
+    CSV, TSV and Parquet are read as `read_table` says, points and polygons with statistics also
+    from vector files. `cells` are ours, by which a table with `--key` is told to be by cell;
+    `periods` are ours, within which the rows of a survey point are averaged; `targets` are
+    statistics whatever they are called; `by_region` says that there are polygons, so that a table
+    with regions and coordinates is by region. What was recognised is said. Raises EcofmError when
+    the table cannot be read, has no key, or says something twice.
     """
     # Other stages have no such flags.
     advice = ADVICE if options else ""
     hint = "; other columns are chosen with --key, or --lat and --lon" if options else ""
     options = options or ProxyOptions()
-    given = open_proxies(path)
+    given, has_polygons = open_proxies(path)
     if not len(given.lines):
         raise EcofmError(f"{path} has names of columns and no rows; give a table with rows.")
     notes = list(given.notes)
+    by_region = by_region or has_polygons
     level, key, coordinates = choose_key(given, options, set(cells), by_region, hint)
     period = choose_period(given, options)
-    taken = {key, period, *(coordinates or ())}
-    others = _choose_others(given, taken, level, options, notes)
+    times, part = read_times(given, period, notes) if period is not None else ([], None)
+    survey = find_survey(given, options, targets) if level == "point" else Survey()
+    taken = {key, period, part, *(coordinates or ())}
+    others = _choose_others(given, taken, survey, set(map(column_name, targets)), notes)
     columns = read_number_columns(given, others, decimal=options.decimal, missing=options.missing)
     table = pd.DataFrame(
         {
@@ -268,12 +334,14 @@ def read_proxies(
     kept = pd.Series(True, index=table.index)
     points = None
     if period is not None:
-        table["period"] = given.text(period)
+        table["period"] = times
         kept &= has_text(table["period"], given, period, notes)
     if level == "point":
         assert coordinates is not None
+        ours = match_periods(times, periods)
+        within = pd.Series([ours.get(time, time) for time in times] or "", index=table.index)
         points, table, places = read_points(
-            given, coordinates, options, table[kept], places[kept], notes
+            given, coordinates, options, survey, table[kept], places[kept], within, notes
         )
     else:
         assert key is not None
@@ -282,58 +350,36 @@ def read_proxies(
         table, places = table[kept], places[kept]
     for note in notes:
         say(note)
-    found = Proxies(path, level, table, columns, places, period, points, notes, advice)
-    cure = ", or leave out --regions, and its coordinates make each row a point"
-    has_both = level == "region" and by_region and find_coordinates(given.columns) is not None
-    found.require_single(cure if has_both else "")
+    may_be_points = level == "region" and by_region and not has_polygons and any(
+        map(is_coordinate, given.columns)
+    )  # fmt: skip
+    found = Proxies(path, level, table, columns, places, period, points, notes, advice, key,
+                    may_be_points, has_polygons and level == "region")  # fmt: skip
+    found.require_single()
     return found
 
 
 def _choose_others(
-    given: Table, taken: set[str | None], level: str, options: ProxyOptions, notes: list[str]
+    given: Table, taken: set[str | None], survey: Survey, targets: set[str], notes: list[str]
 ) -> list[str]:
     """Return the columns that may be statistics; those of a name that means more are noted."""
-    if options.weight is not None:
-        taken = {*taken, given.find(options.weight)}
-    others = [name for name in given.columns if name not in taken]
-    if level == "point":
-        others = [name for name in others if column_name(name) not in POINT_COLUMNS]
-    odd = [name for name in others if tells_time(given, name) or name in RESERVED]
-    if odd:
-        notes.append(f"left out, for a place or a time is called so: {', '.join(odd)}.")
-    return [name for name in others if name not in odd]
+    taken = {*taken, survey.weight, survey.setting, survey.cluster}
+    left = [name for name in given.columns if name not in taken]
+    wanted = [name for name in left if column_name(name) in targets]
+    odd = [name for name in left if tells_time(given, name) or name in RESERVED]
+    where = [name for name in left if is_coordinate(name)]
+    about = [name for name in left if survey.is_survey and column_name(name) in ABOUT_SURVEY]
+    for names, why in ((odd, "a place or a time is called so"), (where, "they are coordinates"),
+                       (about, "they describe the survey")):  # fmt: skip
+        if names := [name for name in names if name not in wanted or name in RESERVED]:
+            notes.append(f"left out, for {why}: {', '.join(names)}.")
+            left = [name for name in left if name not in names]
+    return left
 
 
-def open_proxies(path: Path) -> Table:
-    """Return the table of a file; points of a vector file get columns latitude and longitude."""
-    if path.suffix.lower() not in VECTORS:
-        return read_table(path)
-    frame = read_vector(path, "a table of points")
-    if frame.crs is None or not (frame.geom_type.dropna() == "Point").all():
-        raise EcofmError(
-            f"{path} has no points with a CRS; expected those, or a CSV or Parquet table. Polygons "
-            "are given with --regions."
-        )
-    place = frame.geometry.to_crs("EPSG:4326")
-    names = {column_name(name) for name in frame.columns}
-    plain = pd.DataFrame(frame.drop(columns=frame.geometry.name))
-    if find_coordinates(names) is None:
-        plain["latitude"], plain["longitude"] = place.y, place.x
-    return from_frame(path, plain)
-
-
-def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
-    """Return a vector file's table; raises EcofmError when it cannot be read, or has no shapes."""
-    try:
-        found = gpd.read_file(path)
-    # pyogrio's errors derive from RuntimeError, its missing files from OSError.
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EcofmError(
-            f"{path} cannot be read as {what} ({error}); give a GeoPackage or GeoJSON."
-        ) from error
-    if not isinstance(found, gpd.GeoDataFrame):  # a plain table, as a CSV is
-        raise EcofmError(f"{path} has no shapes to be {what}; give a GeoPackage or GeoJSON.")
-    return found
+def quote_flag(name: str) -> str:
+    """Return a column's name as it is given to a flag."""
+    return name if re.fullmatch(r"[\w.-]+", name) else f'"{name}"'
 
 
 def resolve_rival(beside: str, table: pd.DataFrame, period: str | list[str]) -> pd.Series | None:

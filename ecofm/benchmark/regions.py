@@ -12,7 +12,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ecofm.benchmark.columns import REGION_KEYS, list_names
-from ecofm.benchmark.proxies import read_vector
+from ecofm.benchmark.vectors import SET_CRS, read_vector
 from ecofm.errors import EcofmError
 from ecofm.meridian import close, cut, find_leap
 from ecofm.tables import canonical, column_name, count, quote
@@ -47,7 +47,9 @@ def read_regions(path: Path, column: str | None = None) -> Regions:
     wanted = REGION_KEYS if column is None else (column,)
     key = next((known[column_name(n)] for n in wanted if column_name(n) in known), None)
     is_polygon = table.geom_type.fillna("").str.contains("Polygon|Collection")
-    if key is None or table.crs is None or not is_polygon.any():
+    if table.crs is None and is_polygon.any():
+        raise EcofmError(f"{path} has polygons without a CRS; {SET_CRS.format(path=path)}.")
+    if key is None or not is_polygon.any():
         expected = "region (or name)" if column is None else column
         raise EcofmError(
             f"{path} has columns {', '.join(map(str, table.columns))} and CRS {table.crs}; "

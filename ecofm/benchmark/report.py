@@ -220,8 +220,9 @@ def draw_scatter(outcome: Outcome) -> Figure:
     figure, axes = _start(5.5, 4.5)
     if (target > 0).all():
         axes.set_yscale("log")
-    elif np.ptp(target) > 100 * max(float(np.median(target)), 1e-9):
-        axes.set_yscale("symlog", linthresh=float(np.percentile(target[target > 0], 10)))
+    elif np.ptp(target) > 100 * max(float(np.median(np.abs(target))), 1e-9):
+        sizes = np.abs(target[target != 0])
+        axes.set_yscale("symlog", linthresh=float(np.percentile(sizes, 10)))
     if len(score) > DENSE and (target > 0).all():
         drawn = axes.hexbin(score, target, gridsize=50, bins="log", mincnt=1, yscale="log")
         figure.colorbar(drawn, ax=axes, label="places")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ecofm.tables.keys import count, quote
 from ecofm.tables.reading import Table
-from ecofm.tables.sentinels import find_sentinels
-from ecofm.tables.styles import STYLES, Style, clean, is_missing_mark, strip_units
+from ecofm.tables.sentinels import Sentinels, find_sentinels
+from ecofm.tables.styles import BRACKETED, STYLES, Style, clean, is_missing_mark, strip_units
 
 Floats = NDArray[np.float64]
 
@@ -40,25 +40,30 @@ def read_number_columns(
     *,
     decimal: str | None = None,
     missing: Sequence[str] | None = None,
+    thousands: bool = True,
 ) -> dict[str, Column]:
     """Return columns (all, where None) as numbers, each read in one way from top to bottom.
 
-    `decimal` is the decimal mark, `.` or `,`, where it is known. `missing` lists the numbers and
-    marks that stand for nothing; where None, numbers such as -9999 are recognised where they can
-    be no values of their column. Where a column's numbers may mean two things, the decimal marks
-    of the table's other columns decide, or else it has a `fault`.
+    `decimal` is the decimal mark, `.` or `,`, where it is known. `missing` lists numbers and
+    marks that stand for nothing; numbers such as -9999 are recognised where they can be no values
+    of their column. Those that are told are missing beside these, and `none` switches
+    the recognition off. Where a column's numbers may mean two things, the decimal mark of the
+    table's other columns decides, if the column agrees with it; else it has a `fault`. Without
+    `thousands`, nothing separates thousands: no coordinate is as large.
     """
     names = table.columns if columns is None else list(columns)
-    read = {name: _Reader(table, name, missing) for name in names}
+    read = {name: _Reader(table, name, missing, thousands) for name in names}
     marks = {mark for reader in read.values() if (mark := reader.decimal_mark())}
-    known = decimal or (marks.pop() if len(marks) == 1 else None)
-    return {name: reader.read(known) for name, reader in read.items()}
+    beside = marks.pop() if len(marks) == 1 else None
+    return {name: reader.read(decimal, beside) for name, reader in read.items()}
 
 
 class _Reader:
     """One column: its different cells, and the ways in which all of them can be read."""
 
-    def __init__(self, table: Table, name: str, missing: Sequence[str] | None) -> None:
+    def __init__(
+        self, table: Table, name: str, missing: Sequence[str] | None, thousands: bool
+    ) -> None:
         self.table, self.name, self.missing = table, name, missing
         self.notes: list[str] = []
         self.fault: str | None = None
@@ -76,7 +81,7 @@ class _Reader:
         self.styles = [
             style
             for style in STYLES
-            if style.group in self.marks | {""}
+            if style.group in (self.marks if thousands else set()) | {""}
             and (style.group or style.decimal in self.marks | {"."})
             and all(map(style.fits, self.numbers.values()))
         ]
@@ -113,10 +118,12 @@ class _Reader:
             shown = f", such as {self._where((others or marks)[0])}" if others or marks else ""
             self.fault = f"{self.name} holds no numbers{shown}"
         elif others:
+            cure = "correct or empty them"
+            if BRACKETED.fullmatch(clean(others[0])):
+                cure = "write -7 where (7) is below zero, and 7 where it is of few cases"
             self.fault = (
                 f"{self.name} is not numbers throughout: {self._count(others)} of "
-                f"{len(self.codes)} cells are text, such as {self._where(others[0])}; correct or "
-                "empty them"
+                f"{len(self.codes)} cells are text, such as {self._where(others[0])}; {cure}"
             )
         if marks and self.numbers:
             shown = ", ".join(map(self._where, marks[:3]))
@@ -174,15 +181,19 @@ class _Reader:
                 found.append((style, values))
         return found
 
-    def read(self, decimal: str | None) -> Column:
-        """Return the column's numbers or its fault; `decimal` decides where there is doubt."""
+    def read(self, told: str | None, beside: str | None) -> Column:
+        """Return the column's numbers or its fault.
+
+        The decimal mark that is `told` decides where there is doubt; the one of the columns
+        `beside` only where the column's own cells agree with it.
+        """
         if not self.numeric and not self.fault:
             readings = self._readings(self.styles)
-            if len(readings) > 1 and decimal:
-                fitting = [style for style in self.styles if style.decimal == decimal]
-                readings = self._readings(fitting) or readings
+            if len(readings) > 1 and told:
+                readings = self._readings(_with_decimal(self.styles, told)) or readings
             if len(readings) > 1:
-                chosen = choose_reading(readings, list(self.numbers.values()), self.table.separator)
+                cores = list(self.numbers.values())
+                chosen = choose_reading(readings, cores, self.table.separator, beside)
                 if chosen is not None and not chosen[0].group:
                     self._say_alike(*readings[0], readings[1][1])
                 readings = readings if chosen is None else [chosen]
@@ -206,9 +217,10 @@ class _Reader:
         (_, one), (_, other) = readings[:2]
         place = int(np.argmax(one != other))
         cell = list(self.numbers)[place]
+        high, low = (plain(pick(one[place], other[place])) for pick in (max, min))
         self.fault = (
-            f"{self.name}: {self._where(cell)} may be {max(one[place], other[place]):g} or "
-            f"{min(one[place], other[place]):g}; write the numbers without separators of thousands"
+            f"{self.name}: {self._where(cell)} may be {high} or {low}; write the numbers without "
+            "separators of thousands"
         )
 
     def _take(self, style: Style, values: Floats) -> None:
@@ -232,41 +244,50 @@ class _Reader:
             found = count(int(infinite.sum()), "cell")
             self.notes.append(f"{self.name}: missing in {found} of infinity.")
             values[infinite] = np.nan
-        if self.missing is None:
-            sentinels = find_sentinels(values)
-            gone, doubtful = sentinels.missing, sentinels.doubtful
-        else:
-            gone, doubtful = [n for n in map(_to_number, self.missing) if n is not None], []
-        for number in gone:
+        told = [number for number in map(_to_number, self.missing or ()) if number is not None]
+        sentinels = find_sentinels(values[~np.isin(values, told)])
+        if "none" in (self.missing or ()):
+            self._say_kept(values, [*sentinels.missing, *sentinels.doubtful])
+            sentinels = Sentinels()
+        for number in [*told, *sentinels.missing]:
             at = values == number
             if at.any():
-                row = int(np.argmax(at))
-                self.notes.append(
-                    f"{self.name}: missing in {count(int(at.sum()), 'cell')} of {number:g} "
-                    f"({self.table.at(row)})."
-                )
+                self.notes.append(f"{self.name}: missing in {self._at(values, number)}.")
             values[at] = np.nan
         column = Column(self.name, values, tuple(self.notes))
-        if not doubtful:
+        if not sentinels.doubtful:
             return column
-        at = values == doubtful[0]
         fault = (
-            f"{self.name}: {doubtful[0]:g} in {count(int(at.sum()), 'cell')} "
-            f"({self.table.at(int(np.argmax(at)))}) may be a number or stand for a missing one; "
-            "empty such cells if it does"
+            f"{self.name}: {self._at(values, sentinels.doubtful[0])} may be a number or stand for a "
+            "missing one; empty such cells if it does"
         )
         return replace(column, values=None, fault=fault)
 
+    def _at(self, values: Floats, number: float) -> str:
+        """Return how many cells hold a number, and where the first of them stands."""
+        at = values == number
+        where = self.table.at(int(np.argmax(at)))
+        return f"{count(int(at.sum()), 'cell')} of {plain(number)} ({where})"
+
+    def _say_kept(self, values: Floats, numbers: list[float]) -> None:
+        if numbers:
+            kept = ", ".join(self._at(values, number) for number in numbers)
+            self.notes.append(f"{self.name}: kept as numbers, though they may be none: {kept}.")
+
 
 def choose_reading(
-    readings: list[tuple[Style, Floats]], cores: list[str], separator: str | None
+    readings: list[tuple[Style, Floats]],
+    cores: list[str],
+    separator: str | None,
+    beside: str | None = None,
 ) -> tuple[Style, Floats] | None:
     """Return the likelier of two readings, with or without thousands, or None where none is.
 
     Who writes decimals writes as many in every cell, or drops zeros at the end: a column with
     12,300 and 950 does neither, so that the comma separates thousands. Commas in a table that is
     separated by commas are none of decimals either. Where the readings differ by one factor, either
-    gives the same ranks.
+    gives the same ranks. `beside` is the decimal mark of other columns: what it makes of thousands
+    is believed, but a column with 6.444 and 279 contradicts that its point is decimal.
     """
     grouped = next((r for r in readings if r[0].group), None)
     single = next((r for r in readings if not r[0].group), None)
@@ -275,13 +296,24 @@ def choose_reading(
     mark = grouped[0].group
     with_mark = [core for core in cores if mark in core]
     without = [core for core in cores if mark not in core and core.strip("+-0")]
-    if without and any(core.endswith("0") for core in with_mark):
+    if beside == mark:
+        return None if without else single
+    if beside or (without and any(core.endswith("0") for core in with_mark)):
         return grouped
     if mark == ",":
         if separator == ",":
             return grouped
         return None if without else single if separator == ";" else grouped
     return None if without else single
+
+
+def plain(number: float) -> str:
+    """Return a number as a file writes it: 9999999 and not 1e+07."""
+    return f"{number:.15g}"
+
+
+def _with_decimal(styles: list[Style], mark: str) -> list[Style]:
+    return [style for style in styles if style.decimal == mark]
 
 
 def _share_style(one: str, other: str) -> bool:

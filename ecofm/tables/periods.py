@@ -7,7 +7,8 @@ import datetime
 import re
 from collections.abc import Iterable, Mapping
 
-from ecofm.tables.keys import canonical
+from ecofm.spelling import spell
+from ecofm.tables.keys import ALIKE, canonical
 
 PERIOD_COLUMNS = (
     "period", "year", "survey_year", "census_year", "reference_year", "ref_year", "dhsyear",
@@ -18,11 +19,11 @@ PERIOD_COLUMNS = (
 MAY_BE_A_STATISTIC = {"time"}
 """Those that may also be a number of hours: they must hold years or dates."""
 
-YEAR = re.compile(r"(?:19|20)\d\d")
-QUARTER = re.compile(r"((?:19|20)\d\d)[- ]?[Qq]([1-4])")
-DAY = re.compile(r"((?:19|20)\d\d)[-/.](\d\d?)(?:[-/.](\d\d?)(?:[T ]\d\d:\d\d.*)?)?")
-YEAR_LAST = re.compile(r"\d\d?[-/.]\d\d?[-/.]((?:19|20)\d\d)")
-RANGE = re.compile(r"(\S+?)--(\S+)|((?:19|20)\d\d) ?[-/\u2013] ?((?:19|20)\d\d)")
+FIRST, LAST = 1900, 2099
+"""Years of a table: other numbers of four digits are none."""
+DAY = re.compile(r"(\d{4})[-/.](\d\d?)(?:[-/.](\d\d?)(?:[T ]\d\d:\d\d.*)?)?")
+"""Also of one digit, or with slashes: in a column of dates no name is to be told apart."""
+YEAR_LAST = re.compile(r"\d\d?[-/.]\d\d?[-/.](\d{4})")
 
 Span = tuple[datetime.date, datetime.date]
 
@@ -54,23 +55,22 @@ def span_of(period: str) -> Span | None:
     Where days and months can be confused, as in 02/03/2019, only the year is known.
     """
     try:
-        if YEAR.fullmatch(period):
-            return datetime.date(int(period), 1, 1), datetime.date(int(period), 12, 31)
-        if found := QUARTER.fullmatch(period):
-            return _months(int(found[1]), 3 * int(found[2]) - 2, 3 * int(found[2]))
-        if found := DAY.fullmatch(period):
-            if found[3] is None:
-                return _months(int(found[1]), int(found[2]), int(found[2]))
-            day = datetime.date(int(found[1]), int(found[2]), int(found[3]))
-            return day, day
-        if found := YEAR_LAST.fullmatch(period):
-            return span_of(found[1])
-        if found := RANGE.fullmatch(period):
-            first, last = span_of(found[1] or found[3]), span_of(found[2] or found[4])
-            return (first[0], last[1]) if first and last and first[0] <= last[0] else None
+        span = _read_span(period)
     except ValueError:
         return None
-    return None
+    return span if span and FIRST <= span[0].year <= span[1].year <= LAST else None
+
+
+def _read_span(period: str) -> Span | None:
+    if found := YEAR_LAST.fullmatch(period):
+        return _months(int(found[1]), 1, 12)
+    if found := DAY.fullmatch(period):
+        if found[3] is None:
+            return _months(int(found[1]), int(found[2]), int(found[2]))
+        day = datetime.date(int(found[1]), int(found[2]), int(found[3]))
+        return day, day
+    spelled = spell(period.translate(ALIKE))
+    return (spelled.first, spelled.last) if spelled else None
 
 
 def _months(year: int, first: int, last: int) -> Span:

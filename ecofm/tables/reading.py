@@ -167,9 +167,17 @@ class Records:
         if len(cells) >= len(self.names) and filled <= self.width:
             return None
         found = max(filled, min(len(cells), len(self.names)))
+        cure = "correct the line"
+        if len(self.names) == 1:
+            cure = (
+                f"if line {self.head}, {quote(self.names[0])}, is a title or a comment, remove it: "
+                "the column names come first"
+            )
+        elif filled == 1:
+            cure = "correct the line, or remove it if it is a title or a footnote"
         return (
             f"found {count(found, 'field')}, expected {len(self.names)} as in the column names of "
-            f"line {self.head}; correct the line."
+            f"line {self.head}; {cure}."
         )
 
 

@@ -14,9 +14,10 @@ FILL = 1e19
 """Netcdf fills with 9.97e36, others with 1e20 or float32's lowest: no statistic is as large."""
 LIMITS = frozenset((-32768, 32767, 65535, -2147483648, 2147483647))
 """What integers of 16 and 32 bits end with."""
-STRONG = re.compile(r"-?9{3,}")
-LONG = re.compile(r"-9{4,}")
-WEAK = re.compile(r"-?(?:99|8{2,}|7{2,}|9+[678])")
+STRONG = re.compile(r"-?9{3,}(?:\.9+)?")
+LONG = re.compile(r"-9{4,}(?:\.9+)?")
+PAIR = re.compile(r"-99(?:\.9+)?")
+WEAK = re.compile(r"-?(?:99(?:\.9+)?|8{2,}|7{2,}|9+[678])")
 SMALL = (-9.0, -8.0, -7.0, -1.0)
 FAR, APART = 10, 3
 """A number so many times the size of all others is none of them; from the lower one, who knows."""
@@ -49,14 +50,15 @@ def find_sentinels(values: Floats) -> Sentinels:
     if negative and len(others) and all(map(_is_code, negative)):
         _judge_only_negative(negative, others, count, found)
     elif negative:
-        for number in filter(_is_long_code, negative):
+        for number in filter(_is_code, negative):
             _judge_far(number, numbers, count, found)
     _judge_highest(numbers, count, found)
     return found
 
 
 def _shape(number: float) -> str:
-    return str(int(number)) if number == int(number) else ""
+    # As float32 holds -9999.99.
+    return str(int(number)) if number == int(number) else f"{number:.7g}"
 
 
 def _is_strong(number: float) -> bool:
@@ -79,13 +81,18 @@ def _judge_only_negative(
     positive = others[others > 0]
     for number in negative:
         if number in SMALL:
-            # -1 among growths of 0 to 5 is a growth; among thousands of people it is a code.
+            # -1 among growths of 0 to 5 is a growth; among thousands of people it is a code, and
+            # so it may be where it is there more often than any other number.
             size = abs(number)
+            most = max((count[other] for other in others.tolist()), default=0)
             odd = len(positive) and (
-                size * FAR < positive.min() or size > APART * positive.max() or beside_strong
+                size * FAR < positive.min()
+                or size > APART * positive.max()
+                or count[number] > max(2, most)
+                or beside_strong
             )
             found.doubtful += [number] * bool(odd)
-        elif beside_strong or (_shape(number) == "-99" and count[number] > 1):
+        elif beside_strong or (PAIR.fullmatch(_shape(number)) and count[number] > 1):
             found.missing.append(number)
         else:
             found.doubtful.append(number)
@@ -97,22 +104,26 @@ def _judge_far(number: float, numbers: Floats, count: dict[float, int], found: S
     longer = [_is_long_code(other) and abs(other) >= abs(number) for other in others.tolist()]
     others = others[~np.array(longer, dtype=bool)]
     is_long = LONG.fullmatch(_shape(number)) is not None
+    most = max((count[other] for other in others.tolist()), default=0)
+    is_often = len(others) and count[number] > max(1, most)
     if not len(others) or others.min() < number < others.max():
         # Among balances of any size, what is there more often than all else is no balance.
-        most = max((count[other] for other in others.tolist()), default=0)
-        if is_long and len(others) and count[number] > max(1, most):
+        if is_long and is_often:
             found.doubtful.append(number)
         return
     reach, spread = float(np.abs(others).max()), float(np.ptp(others))
     gap = float(np.abs(others - number).min())
     if abs(number) > FAR * reach:
         certain = _is_strong(number) and (number < 0 or count[number] > 1)
-        certain |= _shape(number) == "-99" and count[number] > 1
+        certain |= PAIR.fullmatch(_shape(number)) is not None and count[number] > 1
         (found.missing if certain else found.doubtful).append(number)
-    elif is_long:
+    elif number in SMALL:
+        return
+    elif is_long or (_is_strong(number) and is_often and number < others.min()):
         found.doubtful.append(number)
-    elif gap > spread and (count[number] > 1 or number < 0) and abs(number) > APART * reach:
-        found.doubtful.append(number)
+    elif gap > spread and abs(number) > APART * reach:
+        may_be = count[number] > 1 or number < 0 or _is_strong(number)
+        found.doubtful += [number] * may_be
 
 
 def _judge_highest(numbers: Floats, count: dict[float, int], found: Sentinels) -> None:

@@ -7,17 +7,34 @@ from dataclasses import dataclass
 
 from ecofm.tables.keys import ALIKE
 
-MARKS = frozenset(("no data", "not available", "not applicable")) | frozenset(
-    "- -- --- . .. ... : * ** *** x xx z c s d u ? / \\n na n/a n.a. n.a nan null none nil <na> "
+MARKS = frozenset(("no data", "not available", "not applicable", "not reported")) | frozenset(
+    "- -- --- . .. ... \u2026 \u2020 \u2021 nr n : * ** ***"
+    " x xx z c s d u ? / \\n na n/a n.a. n.a nan null none nil <na> "
     "nd n.d. n/d k.a. #n/a #n/v #div/0! #value! #ref! #name? #num! #null! (d) (x) (s) (z) (na) "
     "(c) inf -inf +inf infinity -infinity missing suppressed confidential unknown".split()
 )
 """What stands in a cell whose number is secret or not known, in small letters."""
 CENSORED = re.compile(
-    r"(?:[<>≤≥]=?|under|below|over|above|less than|more than|fewer than) ?[\d.,' ]*\d ?%?"
+    r"(?:n ?)?(?:[<>≤≥]=?|under|below|over|above|(?:less|more|fewer) than|up to|at least) ?"
+    r"[\d.,' ]*\d ?%?|\d[\d.,]* ?(?:-|to) ?\d[\d.,]*|\d[\d.,]* ?(?:\+|or (?:less|fewer|more|over))"
 )
+"""`<5`, `5 or less`, `1-4` and `10+`: a number is kept secret."""
+BRACKETED = re.compile(r"\([\d.,' ]+%?\)")
 CURRENCY = "$€£¥₩₹₫₦₱₽₺₵₴₸₭฿"
-MONEY = re.compile(rf"([A-Za-z]{{0,2}}[{CURRENCY}]) ?(.*)|(.*?) ?([{CURRENCY}])")
+CODES = (
+    "AED AFN ALL AMD AOA ARS AUD AZN BAM BDT BGN BHD BIF BOB BRL BWP BYN CAD CDF CHF CLP CNY COP "
+    "CRC CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD GBP GEL GHS GMD GNF GTQ HKD HNL HTG HUF IDR "
+    "ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KPW KRW KWD KZT LAK LBP LKR LRD LSL LYD MAD MDL "
+    "MGA MKD MMK MNT MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR "
+    "PLN PYG QAR RON RSD RUB RWF SAR SBD SDG SEK SGD SLE SOS SRD SSP SYP SZL THB TJS TMT TND TOP "
+    "TRY TTD TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XOF YER ZAR ZMW ZWL "
+    "Rs\\.? Rp\\.? Tk\\.? KSh TSh USh FCFA"
+).split()
+"""ISO 4217, and what people write instead."""
+SIGN = rf"[A-Za-z]{{0,2}}[{CURRENCY}]|(?:{'|'.join(CODES)})"
+MONEY = re.compile(rf"([+-]?) ?({SIGN}) ?(.*)|(.*?) ?([{CURRENCY}]|(?:{'|'.join(CODES)}))")
+WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Wide letters and digits of East Asian keyboards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +79,7 @@ STYLES = (
 
 def clean(cell: str) -> str:
     """Return a cell's text with plain blanks, minus signs and apostrophes."""
-    text = " ".join(cell.translate(ALIKE).split())
+    text = " ".join(cell.translate(WIDE).translate(ALIKE).split())
     return text[0] + text[2:] if text[:2] in ("- ", "+ ") else text
 
 
@@ -76,6 +93,7 @@ def strip_units(text: str) -> tuple[str, str]:
     if text.endswith("%"):
         return text[:-1].rstrip(), "%"
     if found := MONEY.fullmatch(text):
-        sign = found[1] or found[4]
-        return (found[2] if found[1] else found[3]), sign
+        if found[2]:
+            return found[1] + found[3], found[2]
+        return found[4], found[5]
     return text, ""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecofm.errors import SceneError, UsageError
-from ecofm.tiles.spelling import FIRST_SENTINEL, ONE_DAY, Spelled, Unclear, find, spell
+from ecofm.spelling import FIRST_SENTINEL, ONE_DAY, Spelled, Unclear, find, spell
 
 TIMELESS = "none"
 """What a chip has in place of a period."""

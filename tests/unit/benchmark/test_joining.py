@@ -215,9 +215,9 @@ def test_doubt_is_asked_about_and_flags_answer(nation: Any) -> None:
     people = nation.people.astype(float)
     people[3] = -99
     table = pd.DataFrame({"region": nation.names, "people": people})
-    with pytest.raises(EcofmError, match=r"-99 in 1 cell \(line 5\).*--missing"):
+    with pytest.raises(EcofmError, match=r"1 cell of -99 \(line 5\).*--missing"):
         nation.run(table, nation.named())
-    with pytest.raises(EcofmError, match=r"-99 in 1 cell \(line 5\).*--missing"):
+    with pytest.raises(EcofmError, match=r"1 cell of -99 \(line 5\).*--missing"):
         nation.run(table, nation.named(), targets=["people"])
     assert nation.compared(nation.run(table, nation.named(), missing=["-99"]))[0] == 19
     assert nation.compared(nation.run(table, nation.named(), missing=["none"]))[0] == 20
@@ -274,3 +274,12 @@ def test_regions_that_cells_hardly_cover_are_named_with_their_share(nation: Any)
     assert ("polygons", "D00", "scored cells cover 5.0%") in nation.unmatched()
     report = nation.run(census, nation.folder / "long.gpkg", min_covered=0)
     assert nation.compared(report)[0] == 20
+
+
+@pytest.mark.parametrize("low", [-1, 0])
+def test_targets_without_a_number_above_zero_are_drawn(nation: Any, low: int) -> None:
+    """Losses, of which the largest is far from the others."""
+    loss = -(nation.people.astype(float) ** 3)
+    loss[loss.argsort()[-3:]] = low
+    report = nation.run(pd.DataFrame({"region": nation.names, "people": loss}), nation.named())
+    assert nation.compared(report) == (20, pytest.approx(nation.spearman(loss)))

@@ -162,7 +162,7 @@ def test_vector_files_of_points_are_read(nation: Any) -> None:
     assert right[0] == 20
     table.geometry = [Point(x, y).buffer(0.1) for x, y in zip(places.x, places.y, strict=True)]
     table.to_file(nation.folder / "circles.gpkg")
-    with pytest.raises(EcofmError, match="no points with a CRS"):
+    with pytest.raises(EcofmError, match="has columns URBAN_RURA, wealth; expected one of"):
         read_proxies(nation.folder / "circles.gpkg")
 
 

@@ -53,6 +53,11 @@ def numbers(cells: list[Any], **more: Any) -> list[float]:
         (["12 %", "7%", "0"], [12, 7, 0], "%"),
         (["$12,300", "$950"], [12300, 950], "$"),
         (["12.5 \u20ac", "7"], [12.5, 7], "\u20ac"),
+        (["-$5", "$1,283"], [-5, 1283], "without $"),
+        (["USD 1,283", "USD 7"], [1283, 7], "without USD"),
+        (["Rs. 1,283", "Rs. 7"], [1283, 7], "without Rs."),
+        (["1,283 KRW", "7 KRW"], [1283, 7], "without KRW"),
+        (["\uff11\uff12", "\uff17"], [12, 7], None),
         (["12.345", "7.891"], [12.345, 7.891], "ranks would be the same"),
     ],
 )
@@ -69,7 +74,8 @@ def test_numbers_are_as_they_were_meant(
 @pytest.mark.parametrize(
     "mark",
     "<5|< 5|>1,000|\u22645|under 5|*|**|..|...|-|\u2014|n/a|N/A|NA|n.a.|x|X|(D)|(S)|:|c|#N/A|"
-    "#DIV/0!|null|NaN|no data|inf|\\N".split("|"),
+    "#DIV/0!|null|NaN|no data|inf|\\N|\u2026|\u2020|\u2021|NR|not reported|5 or less|"
+    "\uff1c5|1-4|1\u20134|10+|n<5|up to 5".split("|"),
 )
 def test_marks_of_secret_and_unknown_numbers_are_missing_and_said(mark: str) -> None:
     column = read(["12", mark, "", mark, "7"])
@@ -85,7 +91,8 @@ def test_marks_of_secret_and_unknown_numbers_are_missing_and_said(mark: str) -> 
         (["12.305", "951"], ["'12.305' (line 1) may be 12305 or 12.305"]),
         (["1,234.5", "1.234,5"], ["more than one way", "'1,234.5'", "'1.234,5'"]),
         (["12", "see note", "7"], ["1 of 3", "'see note' (line 2)"]),
-        (["12", "(7)"], ["'(7)' (line 2)"]),
+        (["12", "(7)"], ["'(7)' (line 2)", "write -7 where (7) is below zero"]),
+        (["12", "7\u00b2"], ["'7\u00b2' (line 2)"]),
         (["12 %", "0.5"], ["mixes units", "'0.5'"]),
         (["$12", "7 \u20ac"], ["mixes units"]),
     ],
@@ -113,9 +120,37 @@ def test_other_columns_tell_the_decimal_mark() -> None:
     frame = pd.DataFrame({"pop": ["12.305", "951"], "share": ["0,5", "7,25"]})
     found = read_number_columns(from_frame(Path("t.csv"), frame))
     assert found["pop"].values is not None and found["pop"].values.tolist() == [12305, 951]
-    frame["share"] = ["0.5", "7.25"]
-    found = read_number_columns(from_frame(Path("t.csv"), frame))
-    assert found["pop"].values is not None and found["pop"].values.tolist() == [12.305, 951]
+    frame = pd.DataFrame({"pop": ["12.305", "9.510"], "share": ["0.5", "7.25"]})
+    column = read_number_columns(from_frame(Path("t.csv"), frame))["pop"]
+    assert column.values is not None and column.values.tolist() == [12.305, 9.51]
+    assert "'12.305' (row 1) is read as 12.305" in column.notes[0]
+
+
+@pytest.mark.parametrize("other", [["64", "6.444"], ["64", "6.440"], ["70", "1.000"]])
+@pytest.mark.parametrize("separator", [",", ";", "\t", None])
+def test_a_column_that_contradicts_the_mark_of_others_is_asked_about(
+    other: list[str], separator: str | None
+) -> None:
+    for mark, told in ((".", ","), (",", ".")):
+        frame = pd.DataFrame({"pop": other, "rate": ["0.10", "0.13"]}).apply(
+            lambda cells, mark=mark: cells.str.replace(".", mark)
+        )
+        table = replace(from_frame(Path("t.csv"), frame), separator=separator)
+        column = read_number_columns(table)["pop"]
+        assert column.values is None and "may be" in (column.fault or "")
+        column = read_number_columns(table, decimal=told)["pop"]
+        assert column.values is not None and column.values[1] >= 1000
+
+
+def test_degrees_have_no_thousands() -> None:
+    table = from_frame(
+        Path("t.csv"), pd.DataFrame({"lat": ["37,002", "37"], "lon": ["127.125", "5"]})
+    )
+    found = read_number_columns(table, thousands=False)
+    assert [column.values.tolist() for column in found.values() if column.values is not None] == [
+        [37.002, 37],
+        [127.125, 5],
+    ]
 
 
 PEOPLE = [1200, 3400, 560, 78000, 910]
@@ -141,6 +176,10 @@ GROWTH = [-110, -99, -50, -9, 12, 99]
         ([*GROWTH, -3.4028234663852886e38], -3.4028234663852886e38),
         ([*RATES, 9999, 9999], 9999),
         ([100, 250, 390, 9999, 9999], 9999),
+        ([*RATES, -9999.99], -9999.99),
+        ([*PEOPLE, -999.9, -999.9], -999.9),
+        ([*RATES, -99.9, -99.9], -99.9),
+        ([*RATES, float(np.float32(-9999.99))], float(np.float32(-9999.99))),
     ],
 )
 def test_numbers_that_can_be_no_values_are_missing_and_said(
@@ -151,7 +190,7 @@ def test_numbers_that_can_be_no_values_are_missing_and_said(
         assert column.values is not None, column.fault
         expected = [NAN if value == gone else value for value in values]
         np.testing.assert_array_equal(column.values, expected)
-        assert f"of {gone:g}" in column.notes[-1]
+        assert f"of {gone:.15g}" in column.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -186,17 +225,31 @@ def test_numbers_that_can_be_values_stay(values: list[float]) -> None:
         ([-5000, 3000, 4000, 200, -9999], -9999),
         ([-50_000, 30_000, 4000, 200, -9999, -9999], -9999),
         ([-100, 200, 10, -999], -999),
+        ([*range(-380, 380, 40), -999, -999, -999], -999),
+        ([*PEOPLE, -99.9], -99.9),
+        ([1283, 38_540, 217_820, 999_999], 999_999),
+        ([*PEOPLE, 9_999_999], 9_999_999),
+        ([*range(1950, 2008, 3), 9999], 9999),
+        ([*range(5), 4.75, -1, -1, -1], -1),
+        ([-0.5, 0.25, 0.1, -9], -9),
     ],
 )
 def test_numbers_that_may_be_either_are_asked_about(values: list[float], asked: float) -> None:
     column = read(values)
     assert column.values is None
-    assert f"{asked:g} in" in (column.fault or "") and "may be" in (column.fault or "")
+    assert f"of {asked:.15g} (" in (column.fault or "") and "may be" in (column.fault or "")
 
 
 def test_who_says_what_is_missing_is_believed() -> None:
     assert numbers([*PEOPLE, -99], missing=["none"])[-1] == -99
     assert np.isnan(numbers([*PEOPLE, -99], missing=["-99"])[-1])
+    told = numbers([*PEOPLE, -1, -9999], missing=["-1"])
+    assert np.isnan(told[-2:]).all()
+    assert numbers([*PEOPLE, -1, -9999], missing=["none", "-1"])[-1] == -9999
+    kept = read([*PEOPLE, -9999, -9999], missing=["none"])
+    assert kept.notes == (
+        "pop: kept as numbers, though they may be none: 2 cells of -9999 (line 6).",
+    )
     assert np.isnan(numbers(["12", "geheim"], missing=["Geheim"])[-1])
     assert np.isnan(numbers([1.0, np.inf, 2.0])[1])
 

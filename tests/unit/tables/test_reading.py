@@ -177,3 +177,22 @@ def test_what_was_written_is_read(
     text = f"sep={separator}\n" + frame.to_csv(index=False, sep=separator, quoting=1)
     found = read_table(write(tmp_path / "t.csv", text))
     assert [cells for _, cells in found.rows(["name", "note"])] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            "Census of 2019\n" + PLAIN,
+            "if line 1, 'Census of 2019', is a title or a comment, remove",
+        ),
+        (
+            "# source: office\n" + PLAIN,
+            "line 1, '# source: office', is a title or a comment, remove",
+        ),
+        (PLAIN + "Source: office\n", "line 4: found 1 field, .* remove it if it is .* a footnote"),
+    ],
+)
+def test_titles_and_footnotes_are_to_be_removed(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(EcofmError, match=words):
+        read_table(write(tmp_path / "t.csv", content))

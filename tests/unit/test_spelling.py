@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecofm.cli import main
+from ecofm.spelling import Unclear, find, spell
 from ecofm.tiles.periods import FORMS_TOLD, parse_period, read_period
-from ecofm.tiles.spelling import Unclear, find, spell
 
 TODAY = datetime.date(2024, 5, 1)
-GUIDE = Path(__file__).parents[3] / "docs" / "ARCHIVE.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "ARCHIVE.md"
 
 
 def period_in(name: str) -> str | None:
