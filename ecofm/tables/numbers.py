@@ -258,8 +258,8 @@ class _Reader:
         if not sentinels.doubtful:
             return column
         fault = (
-            f"{self.name}: {self._at(values, sentinels.doubtful[0])} may be a number or stand for a "
-            "missing one; empty such cells if it does"
+            f"{self.name}: {self._at(values, sentinels.doubtful[0])} may be a number or stand for "
+            "a missing one; empty such cells if it does"
         )
         return replace(column, values=None, fault=fault)
 
