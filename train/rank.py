@@ -37,7 +37,6 @@ def main(config: DictConfig) -> None:
         rank_target(
             embeddings, Path(entry.target), out, config, column=entry.column,
             positive=entry.positive, members=members, overwrite=entry.overwrite,
-            force=entry.force,
         )  # fmt: skip
     say_evidence(read_manifest(out, "ranker"))
 

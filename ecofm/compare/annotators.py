@@ -36,8 +36,7 @@ def tabulate_annotators(comparisons: pd.DataFrame, crowd: Crowd) -> pd.DataFrame
     say beside `CHANCE`. The annotator's own answers are no part of that consensus (`Crowd.others`).
     reliability is the share of answers that the model takes as meant, NaN where nobody else judged
     the same items, the answers are too few, or it cannot be told who is upside down; consistency
-    the share of repeated questions, swapped
-    or not, that got the same answer as before.
+    the share of repeated questions, swapped or not, that got the same answer as before.
     """
     import pandas as pd
 

@@ -55,7 +55,10 @@ def read_text_table(path: Path, text: str) -> Answers:
 def read_parquet_table(path: Path) -> Answers:
     """Return the answers of a Parquet file, row by row; raises as `read_text_table` does."""
     table = read_table(path)
-    kind, places = find_columns(str(path), table.columns)
+    try:
+        kind, places = find_columns(str(path), table.columns)
+    except ComparisonError as error:  # a column of lists or bytes is none of the table's
+        raise ComparisonError(" ".join([str(error), *table.notes])) from error
     _check_types(path, [table.columns[place] for place in places])
     lines = [(f"row {number}", cells, None) for number, cells in table.rows(table.columns)]
     return _read_lines(Answers(path, kind), table.columns, places, lines)

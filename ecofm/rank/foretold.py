@@ -9,8 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array, eye_array
 from scipy.stats import ttest_1samp
 
-from ecofm.errors import EcofmError
-from ecofm.rank.evidence import FORCE, LEVEL, MIN_ANSWERS, Verdict
+from ecofm.rank.evidence import LEVEL, MIN_ANSWERS, Verdict
 from ecofm.rank.items import Indices
 from ecofm.rank.losses import Floats
 from ecofm.rank.luck import exchange_places
@@ -47,21 +46,25 @@ class Foretold:
     """How often exchanged embeddings fit the values as well."""
     verdict: Verdict
 
-    def require(self, said_in: object, column: str, *, force: bool) -> None:
-        """Warn of few values; raise EcofmError for a ranker that is no better than the mean."""
+    def warn(self, said_in: object, column: str) -> None:
+        """Say where few values stand behind a ranker, and where it is no better than the mean.
+
+        Values are somebody's measurement, and their intervals are those of held-out items: unlike
+        what nobody said, such a ranker is written, and marked.
+        """
         if self.n_items < FEW_VALUES:
             say(
                 f"warning: {self.n_items} items with a {column} (at least {FEW_VALUES}) stand "
                 "behind this ranker; what it says of other places is uncertain."
             )
-        if self.verdict is not Verdict.chance or force:
-            return
-        raise EcofmError(
-            f"{column} of {said_in} gives a ranker that predicts held-out items no better than "
-            f"chance: {describe_figures(self.figures)}, and embeddings exchanged between places "
-            f"at random fit the values as well in {self.p:.0%} of cases (at most {LEVEL:.0%} are "
-            f"accepted); check that the rows name the right places, give more of them, or {FORCE}."
-        )
+        if self.verdict is Verdict.chance:
+            say(
+                f"warning: {column} of {said_in} gives a ranker that predicts held-out items no "
+                f"better than chance: {describe_figures(self.figures)}, and embeddings exchanged "
+                f"between places at random fit the values as well in {self.p:.0%} of cases (at "
+                f"most {LEVEL:.0%} would be luck); check that the rows name the right places, or "
+                "give more of them."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest keeps."""

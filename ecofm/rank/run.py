@@ -101,14 +101,13 @@ def rank_target(
     positive: str | None = None,
     members: Path | None = None,
     overwrite: bool = False,
-    force: bool = False,
 ) -> Path:
     """Fit a ranker to a column of a table, whose unit its scores then have, and return `out`.
 
     Rows are named as `read_target` says. For classes the score is the probability of `positive`.
-    held_out.csv says what items were predicted to have by heads that had not seen them. Raises
-    EcofmError when nothing can be learned, or what was learned predicts held-out items no better
-    than their mean (their shares, of classes), unless `force` has it written.
+    held_out.csv says what items were predicted to have by heads that had not seen them; a ranker
+    that predicts them no better than their mean (their shares, of classes) is written with a
+    warning, and marked. Raises EcofmError when nothing can be learned.
     """
     if config.loss is not LossName.davidson:
         raise UsageError(f"loss={config.loss.value} is for comparisons; a target has its own.")
@@ -120,7 +119,6 @@ def rank_target(
         overwrite=overwrite,
     )  # fmt: skip
     if draft.done:
-        require_forced(artifact.read_manifest(out, "ranker"), out, force=force)
         say(f"{out} is done already: the same embeddings, table and options.")
         return out
     target = read_target(table, column, index, read_members(members) if members else None)
@@ -129,7 +127,7 @@ def rank_target(
         raise UsageError(f"--positive {positive} is no class of {target.column} ({known}).")
     features = build_features(index, matrix, config)
     fit = fit_target(matrix, features, target, config, positive)
-    fit.evidence.require(table, target.column, force=force)
+    fit.evidence.warn(table, target.column)
     ranker = fit.ranker
     ensembles = ranker.heads if isinstance(ranker, Classes) else [ranker]
     with draft as folder:

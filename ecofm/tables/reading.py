@@ -266,7 +266,7 @@ def _read_parquet(path: Path, content: bytes) -> Table:
     try:
         table = pq.read_table(pa.BufferReader(content))
         plain = [f.name for f in table.schema if not _is_nested(f.type)]
-        others = [str(name) for name in table.column_names if name not in plain]
+        others = [f"{f.name} ({f.type})" for f in table.schema if f.name not in plain]
         table = table.select(plain)
         names = [str(name) for name in plain]
         # Whole numbers with gaps stay whole: a long code has more digits than a float holds.

@@ -37,7 +37,7 @@ def read_sidecar(path: Path) -> Sidecar:
     if path.with_name(path.name + MASK).is_file():
         raise SceneError(
             f"has its mask beside it, in {path.name}{MASK}, which is not read; write both into one "
-            "file with gdal_translate --config GDAL_TIFF_INTERNAL_MASK YES"
+            "file with gdal_translate, GDAL_TIFF_INTERNAL_MASK set to YES"
         )
     aux = path.with_name(path.name + AUX)
     if not aux.is_file():

@@ -49,8 +49,9 @@ def rank(
         clusters: What `ecofm cluster` wrote, when its clusters are the items.
         config: How comparisons become a ranker.
         overwrite: Replace another ranker that OUT holds.
-        force: Write a ranker that is no better than chance all the same. It is marked so, and its
-            scores are nearly equal with wide intervals.
+        force: Write a ranker of comparisons that is no better than chance all the same. It is
+            marked so, and its scores are nearly equal with wide intervals. One of a target is
+            always written, and marked.
     """
     if members and clusters:
         raise UsageError("give --members or --clusters, not both.")
@@ -68,7 +69,6 @@ def rank(
         rank_target(
             embeddings, target, out, config,
             column=column, positive=positive, members=items, overwrite=overwrite,
-            force=force,
         )  # fmt: skip
     manifest = load_ranker(out)[1]
     conclude(out, describe(manifest))

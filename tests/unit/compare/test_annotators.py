@@ -247,10 +247,10 @@ def test_consensus_says_of_people_what_the_report_says_and_widens_for_guessers()
 
 
 def test_the_direction_of_the_fit_is_that_of_its_value():
-    crowd = fit_answers(
-        say_rows(0, {"a": 0.9, "b": 0.7, "c": 0.5}), ConsensusConfig(), lambda _: None
-    )
-    point = crowd.point + np.append(np.random.default_rng(0).normal(size=12), 0)
+    frame = say_rows(0, {"a": 0.9, "b": 0.7, "c": 0.5})
+    frame.loc[::7, "outcome"] = "tie"
+    crowd = fit_answers(frame, ConsensusConfig(), lambda _: None)
+    point = crowd.point + np.random.default_rng(0).normal(size=13)
     numeric = approx_fprime(point, lambda at: replace(crowd, point=at).value(), 1e-6)
     np.testing.assert_allclose(replace(crowd, point=point).gradient(), numeric, atol=1e-3)
     assert np.abs(crowd.gradient()).max() < 1e-4

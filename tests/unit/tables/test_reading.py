@@ -106,7 +106,9 @@ def test_geometries_and_lists_of_parquet_are_left_out_and_named(tmp_path: Path) 
     table = pd.DataFrame({"region": ["A", "B"], "geometry": [b"1", b"2"], "parts": [[1], [2]]})
     found = read_table(write(tmp_path / "t.parquet", table))
     assert found.columns == ["region"]
-    assert found.notes == ("t.parquet: left out geometry, parts, neither text nor numbers.",)
+    assert found.notes == (
+        "t.parquet: left out geometry (binary), parts (list<element: int64>), neither text nor numbers.",
+    )
 
 
 @pytest.mark.parametrize(
