@@ -107,7 +107,8 @@ def test_geometries_and_lists_of_parquet_are_left_out_and_named(tmp_path: Path) 
     found = read_table(write(tmp_path / "t.parquet", table))
     assert found.columns == ["region"]
     assert found.notes == (
-        "t.parquet: left out geometry (binary), parts (list<element: int64>), neither text nor numbers.",
+        "t.parquet: left out geometry (binary), parts (list<element: int64>), neither text nor "
+        "numbers.",
     )
 
 
