@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ecofm.errors import SceneError
@@ -13,11 +12,11 @@ from ecofm.tiles.bands import SENTINEL
 from ecofm.tiles.claims import Claim, parse_baseline, parse_number
 from ecofm.tiles.given import PRODUCT_FILES, SUFFIXES, absolute
 from ecofm.tiles.headers import read_header
+from ecofm.tiles.metadata import read_xml
 from ecofm.tiles.periods import dates_told
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.sources import Source
 
-MAX_XML_BYTES = 2**24
 OFFSETS = ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
 GRANULE_TILE = re.compile(r"(?<![A-Z0-9])T[0-9]{2}[A-Z]{3}(?![A-Z0-9])")
 
@@ -107,22 +106,14 @@ def _read_metadata(source: Source) -> Told:
     """Return what a SAFE folder's own XML says; raises SceneError when it is damaged."""
     folder = source.path
     path = next(folder / name for name in PRODUCT_FILES if (folder / name).is_file())
-    try:
-        if path.stat().st_size > MAX_XML_BYTES:
-            raise SceneError(f"has {path.name} of {path.stat().st_size} bytes")
-        text = path.read_text(encoding="utf-8")
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise SceneError(f"has entities in {path.name}, which no product has")
-        found: dict[str, list[str]] = {}
-        offsets: dict[str, list[tuple[str, str]]] = {}
-        for element in ET.fromstring(text).iter():
-            key = element.tag.rpartition("}")[2]
-            value = (element.text or "").strip()
-            found.setdefault(key, []).append(value)
-            if key in OFFSETS:
-                offsets.setdefault(key, []).append((element.get("band_id", ""), value))
-    except (OSError, ValueError, ET.ParseError) as error:
-        raise SceneError(f"has {path.name} that cannot be read ({error})") from error
+    found: dict[str, list[str]] = {}
+    offsets: dict[str, list[tuple[str, str]]] = {}
+    for element in read_xml(path).iter():
+        key = element.tag.rpartition("}")[2]
+        value = (element.text or "").strip()
+        found.setdefault(key, []).append(value)
+        if key in OFFSETS:
+            offsets.setdefault(key, []).append((element.get("band_id", ""), value))
     identity = [*found.get("PRODUCT_URI", []), folder.name]
     if granule := GRANULE_TILE.search(source.name.rpartition("/")[2].replace(folder.name, "")):
         # A product of several granules has one tile in its name, or none.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecofm.errors import SceneError
+from ecofm.tiles.metadata import read_xml
 
 AUX, MASK = ".aux.xml", ".msk"
-MAX_BYTES = 2**22
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +44,14 @@ def read_sidecar(path: Path) -> Sidecar:
     found = Sidecar()
     into = {"NoDataValue": found.nodata, "Scale": found.scales, "Offset": found.offsets}
     try:
-        if aux.stat().st_size > MAX_BYTES:
-            raise SceneError(f"has {aux.name} of {aux.stat().st_size} bytes, expected a small file")
-        text = aux.read_text(encoding="utf-8")
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise SceneError(f"has entities in {aux.name}, which no such file has")
-        for band in ET.fromstring(text).iter("PAMRasterBand"):
+        for band in read_xml(aux).iter("PAMRasterBand"):
             number = int(band.get("band", ""))
             for element in band:
                 if element.tag in into:
                     into[element.tag][number] = float((element.text or "").strip())
                 elif element.tag == "Description" and element.text:
                     found.names[number] = element.text
-    except (OSError, ValueError, ET.ParseError) as error:
+    except ValueError as error:
         raise SceneError(
             f"has {aux.name} beside it that cannot be read ({error}); write what it says into the "
             "file with gdal_translate, or remove it"
