@@ -153,17 +153,8 @@ def assemble(
         band: told.claims.get(own[index], []) + one.claims(part.numbers[0])
         for band, index, part, one in zip(chosen.names, chosen.indices, parts, used, strict=True)
     }
-    evidence = Evidence(
-        dtypes=dict(zip(chosen.names, (part.dtype for part in parts), strict=True)),
-        claims=claims,
-        applied=told.applied,
-        baseline=told.baseline or parse_baseline(tags.get(BASELINE_TAG), f"{BASELINE_TAG}, a tag,"),
-        name=told.product_id,
-        tags=" ".join(dict.fromkeys(tags.values())),
-        day=date or period,
-        scale=options.scale,
-        offset=options.offset,
-    )
+    dtypes = dict(zip(chosen.names, (part.dtype for part in parts), strict=True))
+    evidence = _gather(dtypes, claims, told, tags, date or period, options)
     parts, meaning, decided, notes = _decide(chosen.names, parts, evidence)
     identity = identify(told.product_id)
     level = identity.level or identify(name).level
@@ -186,6 +177,29 @@ def assemble(
     )
     scale, offset = own_units([scene])
     return replace(scene, to_scale=scale, to_offset=offset)
+
+
+def _gather(
+    dtypes: Mapping[str, str],
+    claims: Mapping[str, Sequence[Claim]],
+    told: Told,
+    tags: Mapping[str, str],
+    day: str | None,
+    options: SceneOptions,
+) -> Evidence:
+    """Return all that is known of the numbers of a scene."""
+    tagged = parse_baseline(tags.get(BASELINE_TAG), f"{BASELINE_TAG}, a tag,")
+    return Evidence(
+        dtypes=dtypes,
+        claims=claims,
+        applied=told.applied,
+        baseline=told.baseline or tagged,
+        name=told.product_id,
+        tags=" ".join(dict.fromkeys(tags.values())),
+        day=day,
+        scale=options.scale,
+        offset=options.offset,
+    )
 
 
 def _require_same_nodata(said: float | None, header: Header, number: int) -> None:

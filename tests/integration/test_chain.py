@@ -15,7 +15,6 @@ import pytest
 import rasterio
 
 import ecofm
-from ecofm.cli import main
 from ecofm.demo.synthetic import demo_synthetic
 from ecofm.synth import (
     AnnotatorConfig,
@@ -24,6 +23,7 @@ from ecofm.synth import (
     simulate_comparisons,
     simulate_orderings,
 )
+from tests.command import run
 
 # The census needs districts, and those some cells each; change needs more than a few cells.
 COUNTRY = CountryConfig(seed=11, n_cells=12, cell_px=32, periods=("2019", "2020", "2021"))
@@ -31,14 +31,6 @@ STAGES = (
     "archive", "run", "embeddings", "clusters", "ranker", "by_tiles", "scores", "change",
     "benchmark", "census",
 )  # fmt: skip
-
-
-def run(*tokens: object) -> int:
-    try:
-        main([str(token) for token in tokens])
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-    return 0
 
 
 def tiny_recipe(tiny: Callable[..., Any]) -> Callable[[str], Any]:

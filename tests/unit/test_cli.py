@@ -16,18 +16,10 @@ import pandas as pd
 import pytest
 
 from ecofm import __version__
-from ecofm.cli import VERBS, build_app, main
+from ecofm.cli import VERBS, build_app
+from tests.command import run
 
 Said = pytest.CaptureFixture[str]
-
-
-def run(*tokens: object) -> int:
-    """The exit code of `ecofm TOKENS`, in this process."""
-    try:
-        main([str(token) for token in tokens])
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-    return 0
 
 
 @pytest.fixture(scope="module")

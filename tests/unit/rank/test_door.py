@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from ecofm.artifact import MANIFEST, read_manifest
-from ecofm.cli import main
 from ecofm.rank.evidence import FEW_ANSWERS
 from ecofm.rank.run import load_ranker, rank
+from tests.command import run
 from tests.unit.rank.test_evidence import COLUMNS, QUICK, vote
 from tests.unit.rank.test_rank import MATRIX, TILE_IDS, write_embeddings
 
@@ -19,14 +19,6 @@ from tests.unit.rank.test_rank import MATRIX, TILE_IDS, write_embeddings
 @pytest.fixture(scope="module")
 def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_embeddings(tmp_path_factory.mktemp("evidence") / "e", MATRIX, TILE_IDS)
-
-
-def run(*tokens: object) -> int:
-    try:
-        main([str(token) for token in tokens])
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-    return 0
 
 
 def test_random_votes_are_refused_and_force_marks_what_it_writes(
