@@ -4,7 +4,8 @@
 # make faults runs killed at random fifty times for each method
 # make bench  speed, as ratios in one run
 #
-# PYTHON=python3.12 chooses the interpreter that .venv is made with.
+# PYTHON=python3.12 chooses the interpreter that .venv is made with. LOCKED=1 installs the versions
+# of .ci/requirements.txt, each checked by its hash, in place of the newest that are allowed.
 
 USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -41,6 +42,11 @@ clean:
 	@test -n "$(PYTHON)" || { echo "ecofm needs Python 3.11, 3.12 or 3.13; \
 	give it as make PYTHON=/path/to/python"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+ifdef LOCKED
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement .ci/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[cpu,app,dev]'
+endif
 	touch $@
