@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ecofm.compare.addresses import name_client
 from ecofm.compare.comparison import normalize_name
+from ecofm.compare.people import Person, TakenError
 from ecofm.errors import ComparisonError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Door:
         if self._password is not None:
             self.access = "password"
         elif config.is_public:
-            if not store.has_invites():
+            if not store.people.has_invites():
                 where = ", ".join(config.names) or config.host
                 raise ComparisonError(
                     f"everyone who reaches {where} could vote: invite annotators with "
@@ -68,22 +69,30 @@ class Door:
         self._lock = Lock()
 
     def enter(
-        self, client: str, annotator: str | None, password: str | None, invite: str | None
-    ) -> str:
-        """Return the annotator's name; raises RefusedError, or ComparisonError for a bad name.
+        self, client: str, browser: str, annotator: str | None, password: str | None,
+        invite: str | None,
+    ) -> Person:  # fmt: skip
+        """Return for whom a session shall act; `browser` is a secret that the browser keeps.
 
-        An invitation names its annotator, and is good wherever it is shown.
+        An invitation names its annotator, and is good wherever it is shown. Raises RefusedError,
+        or ComparisonError for a bad name.
         """
+        people = self._store.people
         if invite is not None:
-            invited = self._store.find_invited(invite)
+            invited = people.accept(invite, browser)
             if invited is None:
                 raise RefusedError(403, "this invitation is not valid; ask for a new one")
             return invited
         if self.access == "invite":
             raise RefusedError(403, "open the link of your invitation")
         if self.access == "password":
-            self._check_password(client, password or "", is_known=False)
-        return normalize_name(annotator or "", "your name")
+            is_known = people.is_known(annotator or "", browser)
+            self._check_password(client, password or "", is_known)
+        name = normalize_name(annotator or "", "your name")
+        try:
+            return people.enter(name, browser, claim=self.access == "password")
+        except TakenError as error:
+            raise RefusedError(403, str(error)) from error
 
     def _check_password(self, client: str, password: str, is_known: bool) -> None:
         """Raise RefusedError for a wrong password, and for any while too many were wrong.

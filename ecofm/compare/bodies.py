@@ -61,6 +61,18 @@ class Session(Body):
     has_tiers: bool
 
 
+class LinkBody(Body):
+    """Make a personal link; `sure` must be true."""
+
+    sure: Literal[True]
+
+
+class Link(Body):
+    """The secret of a link by which its bearer is let in as this annotator."""
+
+    invite: str
+
+
 class VoteBody(Body):
     """An answer: which of two shown items is more developed."""
 

@@ -1,4 +1,6 @@
-"""python server.py STORE PORT [JSON]: the web app with further settings, started again whenever it is killed, for tests.
+"""python server.py STORE PORT [SETTINGS]: the web app, started again when it is killed.
+
+Settings are a ServeConfig's, as JSON.
 
 Modules are imported once; each server is a fork that opens the store anew, so that fifty of them
 start in seconds. The process id of each is printed when it is about to listen.
