@@ -28,7 +28,7 @@ MAX_ALL_FAILURES = 100
 FAILURE_SECONDS = 60.0
 MAX_WAIT_SECONDS = 900.0
 FORGET_SECONDS = 3600.0
-"""After so long without a wrong password, waits are short again."""
+"""So long after a wait, the next one is short again."""
 MAX_CLIENTS = 10_000
 MIN_PASSWORD = 8
 
@@ -124,16 +124,16 @@ class Budget:
         """Begin with all of them."""
         self.n_allowed = n_allowed
         self._spent: deque[float] = deque(maxlen=n_allowed)
-        self._until = 0.0
+        self._until = -math.inf
         self._n_waits = 0
 
     def wait(self, now: float) -> int:
         """Return how many seconds to wait before another try, 0 for none."""
-        return max(math.ceil(self._until - now), 0)
+        return math.ceil(max(self._until - now, 0.0))
 
     def spend(self, now: float) -> None:
         """Count a wrong one; `now` is in seconds and never smaller than before."""
-        if self._spent and now - self._spent[-1] > FORGET_SECONDS:
+        if now - self._until > FORGET_SECONDS:
             self._n_waits = 0
         self._spent.append(now)
         if len(self._spent) == self.n_allowed and now - self._spent[0] <= FAILURE_SECONDS:

@@ -11,14 +11,11 @@ import hashlib
 import json
 import re
 import secrets
-import sys
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from ecofm import __version__
@@ -47,15 +44,14 @@ from ecofm.compare.bodies import (
     VoteBody,
 )
 from ecofm.compare.comparison import Comparison, check_comparison
-from ecofm.compare.database import StoreError
 from ecofm.compare.guard import Guard
 from ecofm.compare.instructions import Block, read_instructions
 from ecofm.compare.items import ItemSource
 from ecofm.compare.panel import build_panel
 from ecofm.compare.people import Person
 from ecofm.compare.picking import Picker, Question, count_mentions
+from ecofm.compare.refusals import HANDLERS
 from ecofm.compare.store import Store, Vote
-from ecofm.errors import ComparisonError, EcofmError
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",
@@ -69,12 +65,6 @@ PAGE = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-REASONS = {
-    500: "its store is damaged",
-    503: "its store cannot be written",
-    507: "its disk is full",
-}
-"""What annotators are told; paths are for who runs the server."""
 N_OWN = 50
 """Own votes on one page."""
 BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -119,6 +109,7 @@ class Questions:
             bands_shown=self.source.bands_shown,
             can_shuffle=self.source.can_shuffle,
             has_tiers=len(self.source.items) <= MAX_TIERED,
+            has_link=self.door.access != "name",
         )
 
     def setup(self, request: Request, response: Response) -> Setup:
@@ -352,11 +343,8 @@ def build_app(source: ItemSource, store: Store, config: ServeConfig) -> Guard:
     pictures = {**refusals, 200: {"content": {"image/jpeg": {}, "image/png": {}}}}
     app.get("/image/{number}", response_class=Response, responses=pictures)(questions.picture)
     add_page(app)
-    app.exception_handler(RequestValidationError)(explain_form)
-    app.exception_handler(ComparisonError)(explain_request)
-    app.exception_handler(StoreError)(explain_store)
-    app.exception_handler(EcofmError)(explain_data)
-    app.exception_handler(Exception)(explain_fault)
+    for kind, explain in HANDLERS.items():
+        app.exception_handler(kind)(explain)
     return Guard(app, config.host, config.names)
 
 
@@ -388,38 +376,3 @@ def add_page(app: FastAPI) -> None:
     for code, text in TEXTS.items():
         page = Response(text, media_type="application/json")
         app.router.routes.append(Route(f"/texts/{code}.json", page))
-
-
-def explain_form(request: Request, error: Exception) -> Response:
-    """Tell the page which field is wrong.
-
-    FastAPI's own answer repeats the input, and fails on halves of surrogate pairs in it.
-    """
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    detail = f"{field}: {first['msg']}".encode("ascii", "backslashreplace").decode()
-    return JSONResponse({"detail": detail}, status_code=422)
-
-
-def explain_request(request: Request, error: Exception) -> Response:
-    """Tell the page what is wrong with what it sent."""
-    return JSONResponse({"detail": str(error)}, status_code=422)
-
-
-def explain_data(request: Request, error: Exception) -> Response:
-    """Tell the page that the server's own data are damaged."""
-    return JSONResponse({"detail": str(error)}, status_code=500)
-
-
-def explain_store(request: Request, error: Exception) -> Response:
-    """Tell the page, and who runs the server, why the store keeps nothing now."""
-    assert isinstance(error, StoreError)
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    detail = f"the server cannot keep answers now: {REASONS[error.status]}"
-    return JSONResponse({"detail": detail}, status_code=error.status, headers={"Retry-After": "5"})
-
-
-def explain_fault(request: Request, error: Exception) -> Response:
-    """Tell the page of a fault of ours; `keep_serving` reports it where the server runs."""
-    return JSONResponse({"detail": "the server failed at this; it goes on"}, status_code=500)

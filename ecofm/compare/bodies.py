@@ -59,6 +59,7 @@ class Session(Body):
     bands_shown: list[str]
     can_shuffle: bool
     has_tiers: bool
+    has_link: bool
 
 
 class LinkBody(Body):

@@ -108,7 +108,8 @@ class Database:
             raise self._refuse(error) from error
         try:
             self._prepare(read_only)
-        except (sqlite3.Error, DamagedRowError) as error:
+        except (sqlite3.Error, DamagedRowError, UnicodeDecodeError) as error:
+            # Of damaged names, not even SQLite's own messages can be decoded.
             self._db.close()
             raise self._refuse(error) from error
         except BaseException:
@@ -120,7 +121,7 @@ class Database:
         with suppress(OSError):
             if self.path.is_file() and not self.path.stat().st_size:
                 self.path.unlink()
-        if isinstance(error, DamagedRowError):
+        if isinstance(error, (DamagedRowError, UnicodeDecodeError)):
             return tell_damage(self.path, error)
         name = getattr(error, "sqlite_errorname", "")
         if isinstance(error, sqlite3.Error) and not name.startswith("SQLITE_CANTOPEN"):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ecofm.artifact import write_text
 from ecofm.compare.answers import MAX_SHOWN, Answers, Rejection
 from ecofm.compare.comparison import COLUMNS, Comparison, list_names
-from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
 from ecofm.compare.database import is_store
+from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
 from ecofm.compare.store import RECORD, Store
 from ecofm.compare.study import read_study, write_study
 from ecofm.compare.tables import (

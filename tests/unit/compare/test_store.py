@@ -20,7 +20,6 @@ from ecofm.compare.schema import digest_row
 from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.errors import ComparisonError
 
-
 ADA = Person("ada", "me")
 
 
