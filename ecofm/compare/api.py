@@ -372,7 +372,7 @@ def add_page(app: FastAPI) -> None:
     for name, media_type in PAGE.items():
         page = Response((folder / name).read_bytes(), media_type=media_type)
         path = "/" if name == "index.html" else f"/{name}"
-        app.router.routes.append(Route(path, page))
+        app.router.routes.append(Route(path, page, methods=["GET"]))
     for code, text in TEXTS.items():
         page = Response(text, media_type="application/json")
-        app.router.routes.append(Route(f"/texts/{code}.json", page))
+        app.router.routes.append(Route(f"/texts/{code}.json", page, methods=["GET"]))

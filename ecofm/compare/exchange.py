@@ -211,7 +211,8 @@ def _write_rejected(rejected: Sequence[tuple[Path, Rejection]], out: Path) -> No
     import pandas as pd
 
     if not rejected:
-        out.unlink(missing_ok=True)
+        if out.exists():  # on a read-only disk, not even a missing file can be removed
+            out.unlink()
         return
     rows = [(str(path), found.place, found.reason) for path, found in rejected]
     write_table(pd.DataFrame(rows, columns=["file", "place", "reason"]), out)
