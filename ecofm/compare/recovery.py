@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
 
 from ecofm.compare.database import is_store
 from ecofm.compare.schema import (
+    INDEX,
     OLD_COLUMNS,
     OLD_SHOWN,
+    SCHEMA,
     TABLES,
     DamagedRowError,
     check_types,
@@ -50,9 +54,9 @@ def recover(store: Path, out: Path) -> Recovered:
     if not is_store(store):
         raise ComparisonError(f"{store} is not a comparison store; restore it from a backup.")
     lost: list[str] = []
-    kept = {}
-    for table in TABLES:
-        kept[table] = list(_read_rows(store, table, lost))
+    with TemporaryDirectory() as folder:
+        copy = _copy(store, Path(folder))
+        kept = {table: list(_read_rows(copy, table, lost)) for table in TABLES}
     if not kept["vote"]:
         raise ComparisonError(f"nothing can be read of {store}; restore it from a backup.")
     with Store(out) as target:
@@ -63,10 +67,28 @@ def recover(store: Path, out: Path) -> Recovered:
     return Recovered(n_kept=n_kept, n_lost=len(lost), lost=tuple(lost))
 
 
+def _copy(store: Path, folder: Path) -> Path:
+    """Return a copy of a store and its log whose tables are defined as they were at first."""
+    copy = folder / "store"
+    for ending in ("", "-wal"):
+        if (found := store.with_name(f"{store.name}{ending}")).exists():
+            shutil.copyfile(found, copy.with_name(f"{copy.name}{ending}"))
+    db = sqlite3.connect(copy)
+    with suppress(sqlite3.DatabaseError), db:
+        db.execute("PRAGMA writable_schema=ON")
+        if db.execute("PRAGMA user_version").fetchone() == (SCHEMA,):
+            for table, sql in TABLES.items():
+                db.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, table))
+            db.execute(
+                "UPDATE sqlite_master SET sql = ? WHERE type = 'index' AND sql > ''", (INDEX,)
+            )
+    db.close()
+    return copy
+
+
 def _read_rows(store: Path, table: str, lost: list[str]) -> Iterator[tuple[Any, ...]]:
     """Yield rows without their digest; those that cannot be read, or have changed, go to `lost`."""
-    # A log beside the store is read, and nothing is written.
-    db = sqlite3.connect(f"file:{quote(str(store.resolve()))}?mode=ro", uri=True)
+    db = sqlite3.connect(store)
     try:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         columns = f"{list_columns(table)}, digest"

@@ -118,6 +118,19 @@ def test_what_can_be_read_of_a_damaged_store_is_saved(tmp_path, capsys):
         recover(tmp_path / "none", tmp_path / "other")
 
 
+def test_a_store_whose_tables_are_defined_otherwise_is_saved_whole(tmp_path):
+    path = fill(tmp_path / "votes")
+    whole = see(path)
+    content = path.read_bytes()
+    for number, word in enumerate((b"CREATE TABLE vote (", b"outcome TEXT", b"vote_annotator ON")):
+        place = content.find(word) + 3
+        path.write_bytes(content[:place] + b"#" + content[place + 1 :])
+        with pytest.raises(ComparisonError, match="is damaged"):
+            see(path)
+        new = tmp_path / f"new{number}"
+        assert recover(path, new).n_lost == 0 and see(new) == whole
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
