@@ -45,6 +45,8 @@ def build_app() -> App:
         "serve": "Serve the page on which people compare.",
         "import": "Read comparisons or orderings into a store.",
         "invite": "Make secret links, one for each annotator.",
+        "names": "List the annotators that a store knows.",
+        "recover": "Save what can be read of a damaged store.",
         "export": "Write a store's comparisons to a file.",
         "consensus": "Write what the annotators agree on.",
         "report": "Write agreement, disputes and contradictions, with pictures.",

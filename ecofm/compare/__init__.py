@@ -19,13 +19,14 @@ if TYPE_CHECKING:
         import_files,
         read_comparisons,
     )
-    from ecofm.compare.invitations import invite
+    from ecofm.compare.invitations import invite, list_names
     from ecofm.compare.orderings import (
         expand_ordering,
         format_ordering,
         normalize_item,
         parse_ordering,
     )
+    from ecofm.compare.recovery import recover
     from ecofm.compare.report import write_report
     from ecofm.compare.store import Store
 
@@ -41,7 +42,8 @@ _HOMES = {
         "read_comparisons",
     ],
     "orderings": ["expand_ordering", "format_ordering", "normalize_item", "parse_ordering"],
-    "invitations": ["invite"],
+    "invitations": ["invite", "list_names"],
+    "recovery": ["recover"],
     "report": ["write_report"],
     "store": ["Store"],
 }
@@ -58,10 +60,12 @@ __all__ = [
     "hash_comparisons",
     "import_files",
     "invite",
+    "list_names",
     "measure_agreement",
     "normalize_item",
     "parse_ordering",
     "read_comparisons",
+    "recover",
     "serve",
     "write_consensus",
     "write_report",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import secrets
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
 from ecofm import __version__
@@ -27,6 +27,8 @@ from ecofm.compare.bodies import (
     ForgetBody,
     Forgotten,
     Instruction,
+    Link,
+    LinkBody,
     Own,
     OwnVotes,
     Pair,
@@ -46,9 +48,10 @@ from ecofm.compare.guard import Guard
 from ecofm.compare.instructions import Block, read_instructions
 from ecofm.compare.items import ItemSource
 from ecofm.compare.panel import build_panel
+from ecofm.compare.people import Person
 from ecofm.compare.picking import Picker, Question, count_mentions
+from ecofm.compare.refusals import HANDLERS
 from ecofm.compare.store import Store, Vote
-from ecofm.errors import ComparisonError, EcofmError
 
 PAGE = {
     "index.html": "text/html; charset=utf-8",
@@ -64,6 +67,8 @@ PAGE = {
 }
 N_OWN = 50
 """Own votes on one page."""
+BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
+BROWSER_SECONDS = 365 * 24 * 3600
 Token = Annotated[str, Header(alias="X-Ecofm-Token", max_length=64)]
 PictureNumber = Annotated[int, Path(ge=0, lt=2**31)]
 ItemNumber = Annotated[int, Path(ge=0, lt=2**31)]
@@ -88,30 +93,43 @@ class Questions:
         if config.instructions is not None:
             self.blocks = read_instructions(config.instructions, set(source.items))
 
-    def start(self, body: SessionBody, request: Request) -> Session:
+    def start(self, body: SessionBody, request: Request, response: Response) -> Session:
         """Begin a session under a name."""
         client = request.client.host if request.client else ""
+        browser = keep_browser(request, response)
         try:
-            annotator = self.door.enter(client, body.annotator, body.password, body.invite)
+            person = self.door.enter(client, browser, body.annotator, body.password, body.invite)
         except RefusedError as error:
             raise HTTPException(error.status, str(error)) from error
         return Session(
-            token=self.store.start_session(annotator),
-            annotator=annotator,
+            token=self.store.people.start_session(person),
+            annotator=person.annotator,
             goal=self.config.goal,
             styles=self.source.styles,
             bands_shown=self.source.bands_shown,
             can_shuffle=self.source.can_shuffle,
             has_tiers=len(self.source.items) <= MAX_TIERED,
+            has_link=self.door.access != "name",
         )
 
-    def setup(self) -> Setup:
-        """Say how one is let in, and in which languages the page speaks."""
+    def setup(self, request: Request, response: Response) -> Setup:
+        """Say how one is let in, and in which languages the page speaks.
+
+        The browser has its secret from here on: when the name is claimed, and the answer is lost,
+        it can ask again.
+        """
+        keep_browser(request, response)
         return Setup(access=self.door.access, languages=LANGUAGES)
+
+    def link(self, body: LinkBody, token: Token) -> Link:
+        """Give a secret by which this person is let in elsewhere; the one before ends."""
+        if self.door.access == "name":
+            raise HTTPException(409, "everybody is let in by name here, a link is not needed")
+        return Link(invite=self.store.people.invite(self._person(token).annotator, "self"))
 
     def instructions(self, token: Token) -> list[Instruction]:
         """Give the owner's instructions; none when the page's own are to be shown."""
-        self._annotator(token)
+        self._person(token)
         pieces = []
         for block in self.blocks:
             better, worse = (
@@ -124,76 +142,77 @@ class Questions:
 
     def progress(self, token: Token) -> Progress:
         """Count the annotator's answers."""
-        return self._progress(self._annotator(token))
+        return self._progress(self._person(token).annotator)
 
     def pair(self, token: Token) -> Pair:
         """Give the question that waits for this annotator's answer."""
-        return self._pair(self.picker.pick(self._annotator(token)))
+        return self._pair(self.picker.pick(self._person(token).annotator))
 
     def next_pair(self, token: Token) -> Pair:
         """Guess the question after that one, so that its pictures can be loaded meanwhile."""
-        return self._pair(self.picker.peek(self._annotator(token)))
+        return self._pair(self.picker.peek(self._person(token).annotator))
 
     def vote(self, body: VoteBody, token: Token) -> Progress:
         """Keep an answer; it is on the disk when this returns, and a retry changes nothing."""
-        annotator = self._annotator(token)
+        annotator, owner = self._person(token)
         left, right = self._names(body.edition, [body.left, body.right])
         comparison = check_comparison(annotator, left, right, body.outcome)
         vote = Vote(
-            id=body.id, comparison=comparison, response_ms=body.response_ms, asked=body.asked
-        )
+            id=body.id, comparison=comparison, response_ms=body.response_ms, asked=body.asked,
+            owner=owner,
+        )  # fmt: skip
         if self.store.add(vote):
             self.picker.add(comparison)
         return self._progress(annotator)
 
     def undo(self, body: UndoBody, token: Token) -> Progress:
         """Delete an answer of the same annotator; a retry changes nothing."""
-        annotator = self._annotator(token)
-        self._unlearn([self.store.undo(body.id, annotator)])
-        return self._progress(annotator)
+        person = self._person(token)
+        self._unlearn([self.store.undo(body.id, person)])
+        return self._progress(person.annotator)
 
     def votes(self, token: Token, skip: Annotated[int, Query(ge=0, lt=2**31)] = 0) -> OwnVotes:
         """Give the annotator's own answers, newest first, fifty at a time."""
-        annotator = self._annotator(token)
+        person = self._person(token)
         votes = [
             Own(
                 id=vote.id, outcome=vote.outcome, created=vote.created,
                 left=self._known_side(vote.left), right=self._known_side(vote.right),
             )
-            for vote in self.store.own_votes(annotator, skip, N_OWN)
+            for vote in self.store.own_votes(person, skip, N_OWN)
         ]  # fmt: skip
-        return OwnVotes(n_done=self.store.count_votes(annotator), votes=votes)
+        return OwnVotes(n_done=self.store.count_own(person), votes=votes)
 
     def forget(self, body: ForgetBody, token: Token) -> Forgotten:
         """Delete all that this annotator said here."""
-        gone = self.store.forget(self._annotator(token))
+        gone = self.store.forget(self._person(token))
         self._unlearn(gone)
         return Forgotten(n_deleted=len(gone))
 
     def tiers(self, token: Token) -> Tiers:
         """Give all items, and how this annotator has put them into tiers."""
-        annotator = self._annotator(token)
+        person = self._person(token)
         self._check_tiered()
         items = [self._side(number) for number in range(len(self.source.items))]
-        return Tiers(edition=self.edition, items=items, tiers=self._own_tiers(annotator))
+        return Tiers(edition=self.edition, items=items, tiers=self._own_tiers(person))
 
     def save_tiers(self, body: TiersBody, token: Token) -> Saved:
         """Keep tiers in place of this annotator's tiers before; a retry changes nothing."""
-        annotator = self._annotator(token)
+        person = self._person(token)
         self._check_tiered()
         tiers = [self._names(body.edition, tier) for tier in body.tiers]
         names = [name for tier in tiers for name in tier]
         if len(set(names)) < len(names) or len(names) < 2:
             raise HTTPException(422, "tiers need two items at least, and each of them once")
         rows = [
-            Comparison(annotator, better, worse, "tie" if upper == lower else "left")
+            Comparison(person.annotator, better, worse, "tie" if upper == lower else "left")
             for upper, tier in enumerate(tiers)
             for place, better in enumerate(tier)
             for lower, other in enumerate(tiers[upper:], start=upper)
             for worse in (other[place + 1 :] if upper == lower else other)
         ]
-        before = self.store.own_tiers(annotator)
-        if self.store.add_tiers(body.id, annotator, rows):
+        before = self.store.own_tiers(person)
+        if self.store.add_tiers(body.id, person, rows):
             self._unlearn(before)
             for row in rows:
                 self.picker.add(row, asked=False)
@@ -203,7 +222,7 @@ class Questions:
         self, item: ItemNumber, token: Token, draw: Annotated[int, Query(ge=0, lt=2**31)] = 0
     ) -> Side:
         """Show an item by other pictures: draw 0 by its nearest, others at random."""
-        self._annotator(token)
+        self._person(token)
         if item >= len(self.source.items):
             raise HTTPException(404, "there is no such item")
         return self._side(item, draw)
@@ -212,18 +231,18 @@ class Questions:
         self, number: PictureNumber, token: Token, style: Literal["true", "false"] = "true"
     ) -> Response:
         """Give a picture by its number."""
-        self._annotator(token)
+        self._person(token)
         try:
             image, media_type = self.source.image(number, style)
         except IndexError:
             raise HTTPException(404, "there is no such picture") from None
         return Response(image, media_type=media_type)
 
-    def _annotator(self, token: str) -> str:
-        annotator = self.store.find_annotator(token)
-        if annotator is None:
+    def _person(self, token: str) -> Person:
+        person = self.store.people.find(token)
+        if person is None:
             raise HTTPException(401, "the session is unknown; type your name again")
-        return annotator
+        return person
 
     def _progress(self, annotator: str) -> Progress:
         n_done = self.store.count_votes(annotator)
@@ -261,10 +280,10 @@ class Questions:
             raise HTTPException(409, "these items are not compared here; reload the page")
         return [self.source.items[number] for number in numbers]
 
-    def _own_tiers(self, annotator: str) -> list[list[int]]:
+    def _own_tiers(self, person: Person) -> list[list[int]]:
         """Return tiers from their comparisons: who is below as many is in the same one."""
         losses: dict[str, int] = {}
-        for row in self.store.own_tiers(annotator):
+        for row in self.store.own_tiers(person):
             losses.setdefault(row.left, 0)
             losses[row.right] = losses.get(row.right, 0) + (row.outcome == "left")
         tiers: dict[int, list[int]] = {}
@@ -303,11 +322,12 @@ def build_app(source: ItemSource, store: Store, config: ServeConfig) -> Guard:
     questions = Questions(source, store, config)
     refusals: dict[int | str, dict[str, Any]] = {
         code: {"model": Fault}
-        for code in (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500)
+        for code in (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 507)
     }
     api = APIRouter(prefix="/api", responses=refusals)
     api.get("/setup")(questions.setup)
     api.post("/session")(questions.start)
+    api.post("/link")(questions.link)
     api.get("/instructions")(questions.instructions)
     api.get("/progress")(questions.progress)
     api.get("/pair")(questions.pair)
@@ -323,10 +343,27 @@ def build_app(source: ItemSource, store: Store, config: ServeConfig) -> Guard:
     pictures = {**refusals, 200: {"content": {"image/jpeg": {}, "image/png": {}}}}
     app.get("/image/{number}", response_class=Response, responses=pictures)(questions.picture)
     add_page(app)
-    app.exception_handler(RequestValidationError)(explain_form)
-    app.exception_handler(ComparisonError)(explain_request)
-    app.exception_handler(EcofmError)(explain_data)
+    for kind, explain in HANDLERS.items():
+        app.exception_handler(kind)(explain)
     return Guard(app, config.host, config.names)
+
+
+def keep_browser(request: Request, response: Response) -> str:
+    """Return the secret by which a browser is known again; a new one is given with the answer.
+
+    No script reads it, and no other site sends it. A page on HTTPS takes it from nobody else.
+    """
+    is_safe = request.scope["scheme"] == "https"
+    name = "__Host-ecofm" if is_safe else "ecofm"
+    known = request.cookies.get(name, "")
+    if BROWSER.fullmatch(known):
+        return known
+    secret = secrets.token_urlsafe(32)
+    response.set_cookie(
+        name, secret, max_age=BROWSER_SECONDS, path="/", secure=is_safe, httponly=True,
+        samesite="strict",
+    )  # fmt: skip
+    return secret
 
 
 def add_page(app: FastAPI) -> None:
@@ -335,29 +372,7 @@ def add_page(app: FastAPI) -> None:
     for name, media_type in PAGE.items():
         page = Response((folder / name).read_bytes(), media_type=media_type)
         path = "/" if name == "index.html" else f"/{name}"
-        app.router.routes.append(Route(path, page))
+        app.router.routes.append(Route(path, page, methods=["GET"]))
     for code, text in TEXTS.items():
         page = Response(text, media_type="application/json")
-        app.router.routes.append(Route(f"/texts/{code}.json", page))
-
-
-def explain_form(request: Request, error: Exception) -> Response:
-    """Tell the page which field is wrong.
-
-    FastAPI's own answer repeats the input, and fails on halves of surrogate pairs in it.
-    """
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"])
-    detail = f"{field}: {first['msg']}".encode("ascii", "backslashreplace").decode()
-    return JSONResponse({"detail": detail}, status_code=422)
-
-
-def explain_request(request: Request, error: Exception) -> Response:
-    """Tell the page what is wrong with what it sent."""
-    return JSONResponse({"detail": str(error)}, status_code=422)
-
-
-def explain_data(request: Request, error: Exception) -> Response:
-    """Tell the page that the server's own data are damaged."""
-    return JSONResponse({"detail": str(error)}, status_code=500)
+        app.router.routes.append(Route(f"/texts/{code}.json", page, methods=["GET"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ class ServeConfig:
     names: tuple[str, ...] = ()
     """Further host names under which browsers reach this server, behind a proxy for example; with
     any, a password or invitations are asked for."""
+    trusted_proxy: tuple[str, ...] = ()
+    """IP address of a proxy before this server, whose X-Forwarded-For names the real client; anyone
+    else's is ignored."""
     password_file: Path | None = None
     """File whose first line is the password that annotators type, at least 8 characters."""
     show_place: bool = False
@@ -62,6 +66,13 @@ class ServeConfig:
             raise UsageError(f"port is {self.port}, expected 0 to 65535")
         if self.goal < 1:
             raise UsageError(f"goal is {self.goal}, expected at least 1")
+        for address in self.trusted_proxy:
+            try:
+                ipaddress.ip_address(address)
+            except ValueError as error:
+                raise UsageError(
+                    f"trusted-proxy is {address!r}, expected an IP address such as 127.0.0.1"
+                ) from error
 
     @property
     def is_public(self) -> bool:
@@ -84,7 +95,9 @@ def open_items(config: ServeConfig) -> ItemSource:
 def listen(host: str, port: int) -> socket.socket:
     """Return a bound socket; raises ComparisonError when the port is taken or not allowed."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named: with 0, head and body of
+    # an answer are sent apart and every answer waits 44 ms for the client's acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -107,6 +120,7 @@ def serve(config: ServeConfig) -> None:
         import uvicorn
 
         from ecofm.compare.api import build_app
+        from ecofm.compare.connections import build_connection
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn", "starlette", "pydantic"):
             raise
@@ -122,9 +136,14 @@ def serve(config: ServeConfig) -> None:
             port = listener.getsockname()[1]
             shown = f"[{config.host}]" if ":" in config.host else config.host
             say(f"{len(source.items)} items; open http://{shown}:{port} and stop with Ctrl-C.")
+            # A socket that takes IPv4, too, writes such addresses in IPv6's form.
+            mapped = [f"::ffff:{address}" for address in config.trusted_proxy if ":" not in address]
             settings = uvicorn.Config(
-                keep_serving(app), log_level="warning", access_log=False, server_header=False,
-                ws="none", timeout_graceful_shutdown=3, limit_concurrency=200,
+                keep_serving(app), log_level="error", access_log=False, server_header=False,
+                ws="none", timeout_graceful_shutdown=3,
+                http=build_connection(config.trusted_proxy),
+                proxy_headers=bool(config.trusted_proxy),
+                forwarded_allow_ips=[*config.trusted_proxy, *mapped],
             )  # fmt: skip
             # uvicorn ends its work in order and then raises the signal again: Ctrl-C is the
             # normal end.

@@ -59,6 +59,19 @@ class Session(Body):
     bands_shown: list[str]
     can_shuffle: bool
     has_tiers: bool
+    has_link: bool
+
+
+class LinkBody(Body):
+    """Make a personal link; `sure` must be true."""
+
+    sure: Literal[True]
+
+
+class Link(Body):
+    """The secret of a link by which its bearer is let in as this annotator."""
+
+    invite: str
 
 
 class VoteBody(Body):

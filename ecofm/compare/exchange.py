@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ecofm.artifact import write_text
 from ecofm.compare.answers import MAX_SHOWN, Answers, Rejection
 from ecofm.compare.comparison import COLUMNS, Comparison, list_names
+from ecofm.compare.database import is_store
 from ecofm.compare.labelstudio import read_labelstudio, write_labelstudio
-from ecofm.compare.store import RECORD, Store, is_store
+from ecofm.compare.store import RECORD, Store
 from ecofm.compare.study import read_study, write_study
 from ecofm.compare.tables import (
     PARQUET_MAGIC,
@@ -100,15 +101,20 @@ def _read_any(path: Path) -> Answers:
 
 def _read_store(path: Path) -> Answers:
     answers = Answers(path, "comparison")
-    with Store(path, create=False) as store:
+    with Store(path, create=False, read_only=True) as store:
         answers.rows = store.comparisons()
     answers.n_good = len(answers.rows)
     if not answers.rows:
-        raise ComparisonError(
-            f"{path} holds no comparisons yet; collect some with `ecofm compare serve` or "
-            "`ecofm compare import`."
-        )
+        raise ComparisonError(tell_empty(path))
     return answers
+
+
+def tell_empty(store: Path) -> str:
+    """Return what is said of a store without comparisons."""
+    return (
+        f"{store} holds no comparisons yet; collect some with `ecofm compare serve` or "
+        "`ecofm compare import`."
+    )
 
 
 def _to_frame(rows: Sequence[Comparison]) -> pd.DataFrame:
@@ -205,7 +211,8 @@ def _write_rejected(rejected: Sequence[tuple[Path, Rejection]], out: Path) -> No
     import pandas as pd
 
     if not rejected:
-        out.unlink(missing_ok=True)
+        if out.exists():  # on a read-only disk, not even a missing file can be removed
+            out.unlink()
         return
     rows = [(str(path), found.place, found.reason) for path, found in rejected]
     write_table(pd.DataFrame(rows, columns=["file", "place", "reason"]), out)
@@ -221,10 +228,11 @@ def export(store: Path, out: Path, annotator: str | None = None, *, full: bool =
     ordering file. With `annotator`, only what they said. Raises ComparisonError when the store is
     missing or empty, or `out` has another suffix or cannot hold the comparisons.
     """
-    with Store(Path(store), create=False):
-        pass  # a table in place of the store is refused here
-    out = Path(out)
-    rows = _read_store(Path(store)).rows
+    store, out = Path(store), Path(out)
+    with Store(store, create=False, read_only=True) as opened:
+        rows, records = opened.comparisons(), opened.records() if full else []
+    if not rows:
+        raise ComparisonError(tell_empty(store))
     names = sorted({row.annotator for row in rows})
     if annotator is not None:
         rows = [row for row in rows if row.annotator == annotator]
@@ -248,14 +256,13 @@ def export(store: Path, out: Path, annotator: str | None = None, *, full: bool =
             )
         write_text(out, write_study(rows))
     else:
-        write_table(_read_records(Path(store), annotator) if full else _to_frame(rows), out)
+        write_table(_to_records(records, annotator) if full else _to_frame(rows), out)
     return len(rows)
 
 
-def _read_records(store: Path, annotator: str | None) -> pd.DataFrame:
+def _to_records(records: Sequence[tuple[Any, ...]], annotator: str | None) -> pd.DataFrame:
     import pandas as pd
 
-    with Store(store, create=False) as opened:
-        frame = pd.DataFrame(opened.records(), columns=list(RECORD))
+    frame = pd.DataFrame(records, columns=list(RECORD))
     frame["response_ms"] = frame["response_ms"].astype("Int64")
     return frame if annotator is None else frame[frame["annotator"] == annotator]

@@ -8,8 +8,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
+
+from ecofm.compare.addresses import name_client
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +24,8 @@ MAX_BODY_BYTES = 16384
 """A vote takes under 1,000; tiers of 60 clusters under 1,000 too."""
 MAX_BODY_SECONDS = 20.0
 """A slow sender is cut off, so that nobody can hold connections open for nothing."""
+MAX_AT_ONCE = 16
+"""Requests of one address that are worked on at the same time; its others wait their turn."""
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; "
@@ -64,6 +69,28 @@ def is_allowed_host(host: str, bound: str, names: tuple[str, ...]) -> bool:
     return True
 
 
+class Turns:
+    """Lets each address have a few requests worked on, so that none has all the threads."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._lines: dict[str, tuple[asyncio.Semaphore, int]] = {}
+
+    @asynccontextmanager
+    async def take(self, client: str) -> AsyncIterator[None]:
+        """Wait until it is this client's turn."""
+        line, n_in_line = self._lines.get(client, (asyncio.Semaphore(MAX_AT_ONCE), 0))
+        self._lines[client] = line, n_in_line + 1
+        try:
+            async with line:
+                yield
+        finally:
+            line, n_in_line = self._lines[client]
+            self._lines[client] = line, n_in_line - 1
+            if n_in_line == 1:
+                del self._lines[client]
+
+
 class Guard:
     """Refuses strange hosts, foreign origins, other bodies than JSON, and large ones."""
 
@@ -72,6 +99,7 @@ class Guard:
         self.app = app
         self.bound = bound
         self.names = names
+        self.turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -94,13 +122,17 @@ class Guard:
         except TooLargeError:
             await refuse(send, 413, f"the request is over {MAX_BODY_BYTES} bytes")
             return
-        await self.app(scope, replay(body, receive), send)
+        async with self.turns.take(name_client((scope.get("client") or [""])[0])):
+            await self.app(scope, replay(body, receive), send)
 
     def _find_fault(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and reason when the request must not be answered."""
         headers: dict[str, list[str]] = {}
         for key, value in scope["headers"]:
             headers.setdefault(key.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Where a proxy goes by the one and we by the other, a second request hides in the body.
+            return 400, "the request tells its length twice"
         hosts = headers.get("host", [])
         if len(hosts) != 1 or not is_allowed_host(hosts[0], self.bound, self.names):
             return 421, "this host name is not served here; see `ecofm compare serve --help`"

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ecofm.compare.comparison import normalize_annotator
+from ecofm.compare.people import Standing
 from ecofm.compare.store import Store
 from ecofm.errors import ComparisonError
 
@@ -25,6 +26,14 @@ def invite(
     annotators = [normalize_annotator(name) for name in names]
     base = f"{parts.scheme}://{parts.netloc}"
     with Store(store, create=not revoke) as opened:
+        people = opened.people
+        spelled = [people.spell(name) for name in annotators]
         if revoke:
-            return [(name, f"{opened.revoke(name)} revoked") for name in annotators]
-        return [(name, f"{base}/#invite={opened.invite(name)}") for name in annotators]
+            return [(name, f"{people.revoke(name)} revoked") for name in spelled]
+        return [(name, f"{base}/#invite={people.invite(name)}") for name in spelled]
+
+
+def list_names(store: Path) -> list[Standing]:
+    """Return what a store knows of each annotator's name."""
+    with Store(store, create=False, read_only=True) as opened:
+        return opened.people.list_standing()

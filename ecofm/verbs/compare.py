@@ -1,4 +1,4 @@
-"""`ecofm compare serve|import|export|consensus|report`."""
+"""`ecofm compare serve|import|export|invite|names|recover|consensus|report`."""
 
 from __future__ import annotations
 
@@ -72,16 +72,44 @@ def invite_(
 ) -> None:
     """Print one secret link for each annotator; whoever has it answers as them.
 
+    A name with an invitation cannot be entered by password. For an annotator whose browser or link
+    is lost, invite them again; their earlier answers become theirs to see and delete.
+
     Args:
         name: The annotators.
         store: The store; it is made when it does not exist.
         url: Where browsers reach the server.
-        revoke: End their invitations and sessions instead.
+        revoke: End their links and sessions instead; the name stays closed until it is invited.
     """
     if not name:
         raise UsageError("name the annotators to invite.")
     for annotator, link in compare.invite(name, store, url, revoke=revoke):
         print(f"{annotator}\t{link}")
+
+
+def names_(*, store: Path) -> None:
+    """List each annotator's answers, whether the name is claimed, and how many links are valid.
+
+    Args:
+        store: The store.
+    """
+    print("annotator\tanswers\tclaimed\tlinks")
+    for found in compare.list_names(store):
+        claimed = "yes" if found.is_claimed else "no"
+        print(f"{found.annotator}\t{found.n_votes}\t{claimed}\t{found.n_links}")
+
+
+def recover_(*, store: Path, out: Path) -> None:
+    """Save what can be read of a damaged store in a new one.
+
+    Args:
+        store: The damaged store; it is left as it is.
+        out: The new store.
+    """
+    found = compare.recover(store, out)
+    for sentence in found.lost[:MAX_SHOWN]:
+        say(sentence)
+    say(f"{out}: {found.n_kept} comparisons saved, {found.n_lost} rows of {store} lost")
 
 
 def consensus_(

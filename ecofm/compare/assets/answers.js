@@ -38,7 +38,17 @@ async function addRows(step) {
   if (nShown === 0) $("mine-status").textContent = t("mine_none");
 }
 
+// A secret link, shown once: with it the same person is let in by another browser.
+async function showLink() {
+  const { invite } = await insist("/api/link", { sure: true });
+  const address = make("input", { readOnly: true, value: `${location.origin}/#invite=${invite}`, "aria-label": t("link") });
+  $("mine-link-shown").replaceChildren(make("p", {}, t("link_shown")), address);
+  address.select();
+}
+
 export async function enterMine(step) {
+  $("mine-link").hidden = !kept.get("session", {}).has_link;
+  $("mine-link-shown").replaceChildren();
   nShown = 0;
   $("mine-list").replaceChildren();
   $("mine-status").textContent = "";
@@ -47,6 +57,7 @@ export async function enterMine(step) {
 
 export function prepareMine(step) {
   $("mine-more").addEventListener("click", () => step(() => addRows(step)));
+  $("mine-link").addEventListener("click", () => step(showLink));
   $("mine-forget").addEventListener("click", () => $("sure").showModal());
   $("sure").addEventListener("close", () => {
     if ($("sure").returnValue !== "yes") return;

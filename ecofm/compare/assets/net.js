@@ -47,7 +47,7 @@ export async function insist(path, body) {
       return answer;
     } catch (error) {
       if (error instanceof Refused && error.status < 500) throw error;
-      say(t("retrying"));
+      say(error instanceof Refused ? t("trouble", { reason: error.message }) : t("retrying"));
       const wait = RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)];
       await new Promise((resolve) => setTimeout(resolve, wait));
     }

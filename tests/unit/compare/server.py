@@ -1,9 +1,12 @@
-"""python server.py STORE PORT: the web app, started again whenever it is killed, for tests.
+"""python server.py STORE PORT [SETTINGS]: the web app, started again when it is killed.
+
+Settings are a ServeConfig's, as JSON.
 
 Modules are imported once; each server is a fork that opens the store anew, so that fifty of them
 start in seconds. The process id of each is printed when it is about to listen.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -46,11 +49,14 @@ class Items:
 
 def main():
     path, port = Path(sys.argv[1]), int(sys.argv[2])
+    settings = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    if "password_file" in settings:
+        settings["password_file"] = Path(settings["password_file"])
     app.open_items = lambda config: Items()
     while True:
         child = os.fork()
         if child == 0:
-            app.serve(app.ServeConfig(store=path, clusters=path, port=port))
+            app.serve(app.ServeConfig(store=path, clusters=path, port=port, **settings))
             os._exit(0)
         print(child, flush=True)
         if os.waitpid(child, 0)[1] == 0:

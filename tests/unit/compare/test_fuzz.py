@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (  # noqa: E402
 
 from ecofm.compare.api import build_app  # noqa: E402
 from ecofm.compare.app import ServeConfig  # noqa: E402
+from ecofm.compare.people import Person  # noqa: E402
 from ecofm.compare.picking import PickConfig  # noqa: E402
 from ecofm.compare.store import Store  # noqa: E402
 
@@ -65,7 +66,7 @@ def api(app):
 
 def test_no_request_is_a_server_fault_and_every_answer_is_announced(app, api):
     _, store = app
-    token = store.start_session("fuzz")
+    token = store.people.start_session(Person("fuzz", "owner"))
     statuses: set[tuple[str, int]] = set()
     turns = count()
     operations = [result.ok() for result in api.get_all_operations()]
@@ -84,6 +85,6 @@ def test_no_request_is_a_server_fault_and_every_answer_is_announced(app, api):
             case.validate_response(answer, checks=CHECKS)
 
         fuzz()
-    assert len(operations) == 14
+    assert len(operations) == 15
     assert {status for _, status in statuses} >= {200, 401, 422}, statuses
     assert all(status < 500 for _, status in statuses)

@@ -122,6 +122,6 @@ def test_no_acknowledged_vote_is_lost_or_doubled_over_50_kills(tmp_path):
     sent = {key: vote for client in clients for key, vote in client.acknowledged.items()}
     with Store(tmp_path / "votes", create=False) as store:
         stored = [(row[0], tuple(row[1:5])) for row in store.records()]
-        assert store._query("PRAGMA integrity_check") == [("ok",)]
+        assert store.query("PRAGMA integrity_check") == [("ok",)]
     assert len(sent) == N_VOTES and len(stored) == N_VOTES and dict(stored) == sent
     assert sum(client.n_retries for client in clients) > N_KILLS

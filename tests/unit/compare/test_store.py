@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 
 from ecofm.compare.comparison import OUTCOMES, Comparison, normalize_annotator, normalize_item
 from ecofm.compare.exchange import export, import_files, read_comparisons
+from ecofm.compare.people import Person
+from ecofm.compare.schema import digest_row
 from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.errors import ComparisonError
+
+ADA = Person("ada", "me")
 
 
 def is_name(text):
@@ -45,7 +49,7 @@ ROWS = st.lists(
 
 def make_vote(number, outcome="left", annotator="ada"):
     comparison = Comparison(annotator, "3", "4", outcome)
-    return Vote(id=f"{number:032x}", comparison=comparison, response_ms=900)
+    return Vote(id=f"{number:032x}", comparison=comparison, response_ms=900, owner="me")
 
 
 def test_a_vote_is_kept_with_all_that_belongs_to_it(tmp_path):
@@ -54,13 +58,15 @@ def test_a_vote_is_kept_with_all_that_belongs_to_it(tmp_path):
     row = sqlite3.connect(tmp_path / "votes").execute("SELECT * FROM vote").fetchone()
     assert row[:6] == (f"{1:032x}", "ada", "3", "4", "left", 900)
     assert row[6].endswith("+00:00")
-    assert row[7:] == ("0.1.0", "web", None, "3", "informed")
+    assert row[7:13] == ("0.1.0", "web", None, "3", "informed", "me") and row[13] == digest_row(
+        *row[:13]
+    )
 
 
 def test_wal_and_full_synchronisation_are_on(tmp_path):
     with Store(tmp_path / "votes") as store:
-        assert store._query("PRAGMA journal_mode") == [("wal",)]
-        assert store._query("PRAGMA synchronous") == [(2,)]
+        assert store.query("PRAGMA journal_mode") == [("wal",)]
+        assert store.query("PRAGMA synchronous") == [(2,)]
 
 
 def test_a_retry_is_the_same_vote_and_another_answer_is_refused(tmp_path):
@@ -78,11 +84,12 @@ def test_undo_takes_back_own_web_votes_only_and_for_good(tmp_path):
     with Store(tmp_path / "votes") as store:
         store.add(make_vote(1))
         store.add_tables([("comparison", [Comparison("ada", "5", "6", "tie")])])
-        imported = store._query("SELECT id FROM vote WHERE response_ms IS NULL")[0][0]
-        assert store.undo(f"{1:032x}", "bo") is None
-        assert store.undo(imported, "ada") is None
-        assert store.undo(f"{1:032x}", "ada") == Comparison("ada", "3", "4", "left")
-        assert store.undo(f"{1:032x}", "ada") is None
+        imported = store.query("SELECT id FROM vote WHERE response_ms IS NULL")[0][0]
+        assert store.undo(f"{1:032x}", Person("bo", "me")) is None
+        assert store.undo(f"{1:032x}", Person("ada", "another")) is None
+        assert store.undo(imported, ADA) is None
+        assert store.undo(f"{1:032x}", ADA) == Comparison("ada", "3", "4", "left")
+        assert store.undo(f"{1:032x}", ADA) is None
         store.add(make_vote(1))  # a late retry
         assert store.comparisons() == [Comparison("ada", "5", "6", "tie")]
         assert "3" not in [row[2] for row in store.records()]
@@ -90,9 +97,9 @@ def test_undo_takes_back_own_web_votes_only_and_for_good(tmp_path):
 
 def test_sessions_are_found_by_their_token_only(tmp_path):
     with Store(tmp_path / "votes") as store:
-        token = store.start_session("ada")
-        assert store.find_annotator(token) == "ada"
-        assert store.find_annotator(token + "x") is None and store.find_annotator("") is None
+        token = store.people.start_session(ADA)
+        assert store.people.find(token) == ADA
+        assert store.people.find(token + "x") is None and store.people.find("") is None
     assert token.encode() not in (tmp_path / "votes").read_bytes()
 
 
@@ -133,9 +140,9 @@ def test_a_fault_while_writing_rolls_everything_back(tmp_path):
         good, broken = Comparison("a", "1", "2", "tie"), Comparison("a", "1", "2", "unknown")
         store.add_tables([("comparison", [good])])
         with pytest.raises(sqlite3.OperationalError):
-            with store._transaction():
-                store._insert([("x" * 32, *good, None, None, None)], "import:comparison")
-                store._query("SELECT no_such_column FROM vote")
+            with store.transaction():
+                store._insert([("x" * 32, *good, None, None, None, None)], "import:comparison")
+                store.query("SELECT no_such_column FROM vote")
         assert store.add_tables([("comparison", [broken])]) == [0]
         assert store.comparisons() == [good]
         store.add(make_vote(1))  # no transaction is left open
@@ -180,9 +187,9 @@ def test_other_sqlite_files_and_schemas_are_refused_and_left_alone(tmp_path):
     assert path.read_bytes() == before
     Store(tmp_path / "newer").close()
     with sqlite3.connect(tmp_path / "newer") as db:
-        db.execute("PRAGMA user_version=3")
+        db.execute("PRAGMA user_version=4")
     db.close()
-    with pytest.raises(ComparisonError, match="schema 3, expected 2"):
+    with pytest.raises(ComparisonError, match="is damaged"):
         read_comparisons(tmp_path / "newer")
 
 
@@ -213,6 +220,8 @@ def test_threads_and_a_second_process_write_at_once(tmp_path):
 VOTER = """
 import sys
 from pathlib import Path
+from ecofm.compare.people import Person
+from ecofm.compare.schema import digest_row
 from ecofm.compare.store import RECORD, Store, Vote
 from ecofm.compare.comparison import Comparison
 with Store(Path(sys.argv[1])) as store:
@@ -238,7 +247,7 @@ def test_no_acknowledged_vote_is_lost_to_kill_9(tmp_path):
         printed = (first + voter.communicate()[0]).splitlines(keepends=True)
         acknowledged += [line.strip() for line in printed if line.endswith("\n")]
     with Store(tmp_path / "votes", create=False) as store:
-        stored = [vote_id for (vote_id,) in store._query("SELECT id FROM vote")]
+        stored = [vote_id for (vote_id,) in store.query("SELECT id FROM vote")]
     assert len(acknowledged) > 20
     assert set(acknowledged) <= set(stored)
     # At most the one vote a run that was on the disk and not yet acknowledged.
@@ -264,7 +273,7 @@ def test_a_store_of_schema_1_is_brought_up_to_date(tmp_path):
         with Store(tmp_path / "old") as store:
             assert [row[5] for row in store.records()][:2] == ["1", None]
             store.add(make_vote(1))
-            assert store.count_votes("ada") == 2 and not store.has_invites()
+            assert store.count_votes("ada") == 2 and not store.people.has_invites()
 
 
 def test_a_full_export_has_all_that_is_kept_and_is_read_again(tmp_path):
@@ -284,8 +293,9 @@ def test_what_is_deleted_is_gone_from_the_file(tmp_path):
     name = "unmistakable-annotator"
     with Store(tmp_path / "votes") as store:
         store.add(make_vote(1, annotator=name))
-        store.add_tiers("t" * 32, name, [Comparison(name, "8", "9", "left")])
-        assert len(store.forget(name)) == 2 and store.comparisons() == []
-        assert not store.add_tiers("t" * 32, name, [Comparison(name, "8", "9", "left")])
+        person = Person(name, "me")
+        store.add_tiers("t" * 32, person, [Comparison(name, "8", "9", "left")])
+        assert len(store.forget(person)) == 2 and store.comparisons() == []
+        assert not store.add_tiers("t" * 32, person, [Comparison(name, "8", "9", "left")])
     assert name.encode() not in (tmp_path / "votes").read_bytes()
     assert not (tmp_path / "votes-wal").exists()

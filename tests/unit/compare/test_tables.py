@@ -74,7 +74,7 @@ def test_kind_is_told_by_content_not_by_suffix(tmp_path):
         (b"annotator,ordering\nada,3>4\nbo,3<4\n", "line 3: .*best first"),
         (b"PAR1 and then nothing", "Parquet"),
         (b"\x89PNG\r\n\x1a\n", "line 1: byte 0x89"),
-        (b"SQLite format 3\x00 and then nothing", "cannot be opened as a comparison store"),
+        (b"SQLite format 3\x00 and then nothing", "is damaged"),
     ],
 )
 def test_bad_files_are_refused_with_the_line(tmp_path, content, words):
