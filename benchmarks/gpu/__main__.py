@@ -33,6 +33,7 @@ from benchmarks.gpu.training import CASES, measure_training
 from benchmarks.gpu.views import measure_views
 from benchmarks.record import describe_machine
 from ecofm.artifact import write_json
+from ecofm.tiles.archive import open_archive
 
 RESULTS = Path(__file__).parents[1] / "results"
 VERSIONS = ("torch", "timm", "pytorch-lightning", "numpy")
@@ -40,8 +41,8 @@ Section = tuple[str, float, Callable[[], dict[str, Any]]]
 """Name, most seconds, and what is measured."""
 
 
-class OutOfTimeError(Exception):
-    """A section has used up its seconds."""
+class OutOfTimeError(BaseException):
+    """A section has used up its seconds; no Exception, for compilers catch those to carry on."""
 
 
 def measure_device(bench: Bench) -> dict[str, Any]:
@@ -60,6 +61,16 @@ def measure_device(bench: Bench) -> dict[str, Any]:
     }
 
 
+def make_archives(bench: Bench) -> dict[str, Any]:
+    """Return the tiles and bytes of what the other sections read."""
+    found = {}
+    for grid in ("utm:2560", "utm:1280"):
+        archive = open_archive(bench.archive(grid))
+        n_bytes = sum(path.stat().st_size for path in archive.path.glob("shards/*"))
+        found[grid] = {"n_tiles": archive.n_tiles, "gb": n_bytes / 1e9}
+    return found
+
+
 def list_sections(bench: Bench, found: dict[str, Any]) -> list[Section]:
     """Return what is measured, the most wanted first."""
 
@@ -69,9 +80,10 @@ def list_sections(bench: Bench, found: dict[str, Any]) -> list[Section]:
 
     budgets = {"resnet18 64 px": 80, "resnet50 224 px": 130, "vit_small 224 px": 110}
     return [
+        ("archive", 100, lambda: make_archives(bench)),
         ("device", 40, lambda: measure_device(bench)),
+        ("views", 60, lambda: measure_views(bench)),
         *((name, budgets[name], lambda name=name: train(name)) for name in CASES),
-        ("views", 40, lambda: measure_views(bench)),
         ("embedding", 60, lambda: measure_embedding(bench)),
         ("resume", 90, lambda: measure_resume(bench)),
         ("finetuning", 60, lambda: measure_finetuning(bench)),
@@ -86,12 +98,13 @@ def run_section(measure: Callable[[], dict[str, Any]], seconds: float) -> dict[s
         raise OutOfTimeError(f"not done after {seconds:.0f} s.")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)
     began = time.perf_counter()
     try:
         found = measure()
     # Whatever goes wrong in one section, the others are worth having.
-    except Exception as error:
+    except (Exception, OutOfTimeError) as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         traceback.print_exc()
         found = {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     finally:
@@ -127,6 +140,7 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="leave compiled models out")
     parser.add_argument("--only", help="sections, separated by commas")
     parser.add_argument("--seconds", type=float, default=480, help="most seconds of all")
+    parser.add_argument("--commit", help="the code's commit, where it is no git checkout")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the figures")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -135,19 +149,22 @@ def main() -> None:
     end = time.monotonic() + given.seconds
     warnings.simplefilter("ignore")
     device = torch.device(given.device, 0) if given.device == "cuda" else torch.device("cpu")
+    threads = max(1, min(12, (os.cpu_count() or 2) - 2))
     found: dict[str, Any] = {
         "device": describe_device(device),
         **describe_machine(VERSIONS),
         "tiny": given.tiny,
+        "threads": threads,
         "sections": {},
     }
+    found["commit"] = found["commit"] or given.commit
     name = re.sub(r"[^a-z0-9]+", "_", found["device"]["name"].lower()).strip("_")
     given.out.mkdir(parents=True, exist_ok=True)
     target = given.out / f"gpu_{name}.json"
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(
             device=device, is_tiny=given.tiny, compiles=not given.eager, work=Path(work),
-            threads=max(1, min(12, (os.cpu_count() or 2) - 2)),
+            threads=threads,
         )  # fmt: skip
         sections = list_sections(bench, found)
         wanted = given.only.split(",") if given.only else [name for name, *_ in sections]

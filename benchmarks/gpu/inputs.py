@@ -46,7 +46,7 @@ class Bench:
     @property
     def seconds(self) -> float:
         """How long a rate is measured at least."""
-        return 0.0 if self.is_tiny else 4.0
+        return 0.0 if self.is_tiny else 2.5
 
     @property
     def precision(self) -> str:

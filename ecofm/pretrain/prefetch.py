@@ -32,13 +32,13 @@ class Prefetch:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield batches for ever, each made by a thread with a stream of its own."""
-        stream = torch.cuda.Stream(self.device)
+        self.stream = torch.cuda.Stream(self.device)
         batches = iter(self.loader)
         with ThreadPoolExecutor(1, "prefetch") as ahead:
-            waiting: Future[dict[str, Any]] = ahead.submit(self._take, batches, stream)
+            waiting: Future[dict[str, Any]] = ahead.submit(self._take, batches)
             while True:
                 batch = waiting.result()
-                waiting = ahead.submit(self._take, batches, stream)
+                waiting = ahead.submit(self._take, batches)
                 # The memory belongs to the other stream, which must not use it again too early.
                 current = torch.cuda.current_stream(self.device)
                 for views, same in batch["parts"]:
@@ -46,14 +46,14 @@ class Prefetch:
                         tensor.record_stream(current)
                 yield batch
 
-    def _take(self, batches: Iterator[Batch], stream: torch.cuda.Stream) -> dict[str, Any]:
+    def _take(self, batches: Iterator[Batch]) -> dict[str, Any]:
         batch = next(batches)
-        with torch.no_grad(), torch.cuda.stream(stream):
+        with torch.no_grad(), torch.cuda.stream(self.stream):
             moved = {
                 name: batch[name].to(self.device, non_blocking=True) for name in ("pixels", "valid")
             }
             parts = self.prepare(batch | moved)
         # The loader may use its buffers again now, and the model the views.
-        stream.synchronize()
+        self.stream.synchronize()
         kept = {name: value for name, value in batch.items() if name not in moved}
         return {**kept, "parts": parts}

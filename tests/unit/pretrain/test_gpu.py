@@ -46,7 +46,7 @@ def test_its_sections_run_on_a_cpu(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "gpu_cpu.json").read_text())
     failed = {name: part["failed"] for name, part in found["sections"].items() if "failed" in part}
     assert not failed
-    assert len(found["sections"]) == 9
+    assert len(found["sections"]) == 10
     assert found["sections"]["resume"]["default"]["stopped and resumed"]["same_bytes"]
     for name in ("resnet18 64 px", "resnet50 224 px", "vit_small 224 px"):
         assert name in done.stdout and found["sections"][name]["ratio"]["eager"] > 0
@@ -54,12 +54,13 @@ def test_its_sections_run_on_a_cpu(tmp_path: Path) -> None:
 
 def test_a_section_that_fails_or_takes_too_long_is_recorded(tmp_path: Path) -> None:
     done = measure(
-        "--device", "cpu", "--tiny", "--eager", "--only", "views,embedding", "--seconds", "5.2",
+        "--device", "cpu", "--tiny", "--eager", "--only", "resume,embedding", "--seconds", "6",
         "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sections = json.loads((tmp_path / "gpu_cpu.json").read_text())["sections"]
-    assert "failed" in sections["embedding"]
+    assert "not done after" in sections["embedding"]["failed"]
+    assert sections["resume"]["failed"] == "no time was left."
     assert sections["embedding"]["failed"] in done.stdout
 
 
