@@ -72,7 +72,7 @@ class Bench:
         folder = self.work / "scenes"
         if not folder.exists():
             folder.mkdir()
-            n_places, side_px = (1, 2 * 256) if self.is_tiny else (4, 10 * 256)
+            n_places, side_px = (1, 2 * 256) if self.is_tiny else (2, 10 * 256)
             for place in range(n_places):
                 for year in YEARS:
                     _paint(folder / f"p{place:03d}_{year}.tif", place, side_px)

@@ -32,7 +32,7 @@ class Prefetch:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield batches for ever, each made by a thread with a stream of its own."""
-        self.stream = torch.cuda.Stream(self.device)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         batches = iter(self.loader)
         with ThreadPoolExecutor(1, "prefetch") as ahead:
             waiting: Future[dict[str, Any]] = ahead.submit(self._take, batches)
