@@ -41,7 +41,9 @@ def test_without_a_gpu_it_says_so_in_a_sentence(tmp_path: Path) -> None:
 
 def test_its_sections_run_on_a_cpu(tmp_path: Path) -> None:
     """Every line but compilation; a section that fails is recorded, so none of them may."""
-    done = measure("--device", "cpu", "--tiny", "--eager", "--out", str(tmp_path))
+    done = measure(
+        "--device", "cpu", "--tiny", "--eager", "--seconds", "3000", "--out", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "gpu_cpu.json").read_text())
     failed = {name: part["failed"] for name, part in found["sections"].items() if "failed" in part}
