@@ -3,6 +3,7 @@
 # make check  formatting, lint, types, import contracts
 # make faults runs killed at random fifty times for each method
 # make bench  speed, as ratios in one run
+# make gpu    the rates of one GPU in eight minutes; a sentence where there is none
 #
 # PYTHON=python3.12 chooses the interpreter that .venv is made with. LOCKED=1 installs the versions
 # of .ci/requirements.txt, each checked by its hash, in place of the newest that are allowed.
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 OUT ?= demo
 
-.PHONY: demo test check bench faults clean
+.PHONY: demo test check bench faults gpu clean
 
 demo: .venv/installed
 	$(BIN)/ecofm demo --out $(OUT)
@@ -33,6 +34,10 @@ faults: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.loader
+
+gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu
+	$(BIN)/python -m benchmarks.gpu.table
 
 clean:
 	rm -rf .venv demo

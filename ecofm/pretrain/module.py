@@ -14,11 +14,15 @@ from torch.distributed.tensor import DTensor
 from ecofm.pretrain.devices import shard
 from ecofm.pretrain.method import Method
 from ecofm.pretrain.places import PlaceFinder
+from ecofm.pretrain.prefetch import Parts, Prefetch
 from ecofm.pretrain.rendering import render_tiles
 from ecofm.pretrain.views import ViewConfig, ViewParameters, draw_parameters
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.loader import PairLoader
 from ecofm.tiles.pairs import PairConfig
+
+RUNS_AHEAD = ("cuda",)
+"""Devices on which views are made while the model works on those before."""
 
 
 class Schedule(Enum):
@@ -100,8 +104,8 @@ class ContrastiveModule(pl.LightningModule):
         if self.device_mesh is not None:
             shard(self.method, self.device_mesh["data_parallel"])
 
-    def train_dataloader(self) -> PairLoader:
-        """Return the loader from the restored step on."""
+    def train_dataloader(self) -> PairLoader | Prefetch:
+        """Return the loader from the restored step on; on a GPU, views are made ahead."""
         self.loader = PairLoader(
             self.archives,
             batch_size=self.batch_size,
@@ -113,6 +117,8 @@ class ContrastiveModule(pl.LightningModule):
             pairs=self.pairs,
             places=self.places,
         )
+        if self.device.type in RUNS_AHEAD:
+            return Prefetch(self.loader, self.device, self.prepare)
         return self.loader
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -134,7 +140,7 @@ class ContrastiveModule(pl.LightningModule):
         torch.manual_seed((self.seed * 1_000_003 + step) * 4096 + self.global_rank)
         before = {name: value.clone() for name, value in self.method.named_buffers()}
         optimizer.zero_grad()
-        loss = self._accumulate(batch, step)
+        loss = self._accumulate(batch)
         trained = [p for p in self.method.parameters() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.gradient_clip or math.inf)
         if isinstance(norm, DTensor):
@@ -163,15 +169,24 @@ class ContrastiveModule(pl.LightningModule):
         self.log_dict({"loss": loss, "gradient_norm": norm}, logger=False)
         self.log("learning_rate", self.rate(step), logger=False)
 
-    def _accumulate(self, batch: dict[str, Any], step: int) -> Tensor:
+    def prepare(self, batch: dict[str, Any]) -> Parts:
+        """Return the views of all parts of a batch, and which pairs are one tile twice."""
+        return [self._part(batch, part) for part in range(self.accumulate)]
+
+    def _part(self, batch: dict[str, Any], part: int) -> tuple[list[Tensor], Tensor | None]:
+        step = int(batch["step"])
+        views = [self.view(batch, step, tile, stream, part) for tile, stream in self.sources]
+        return views, self._is_same(batch, part) if self.method.needs_same else None
+
+    def _accumulate(self, batch: dict[str, Any]) -> Tensor:
         """Add up the gradients of the batch's parts and return the mean of their losses.
 
         A part takes every n-th sample, so that it is the same one however many devices share it.
         """
         losses = []
         for part in range(self.accumulate):
-            views = [self.view(batch, step, tile, stream, part) for tile, stream in self.sources]
-            same = self._is_same(batch, part) if self.method.needs_same else None
+            # Made one after another where nothing makes them ahead: less memory.
+            views, same = batch["parts"][part] if "parts" in batch else self._part(batch, part)
             loss, *features = self.method(*views, same=same)
             self.manual_backward(loss / self.accumulate)
             losses.append(loss.detach())

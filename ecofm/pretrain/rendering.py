@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from ecofm.pretrain.views import ViewParameters
+
+FUSES = find_spec("triton") is not None
+"""Whether a GPU makes views by one kernel; torch comes without Triton on some systems."""
 
 
 def render_tiles(
@@ -20,6 +25,15 @@ def render_tiles(
 ) -> Float[Tensor, "batch band size size"]:
     """Return views of stored pixels, measured against `centre` and `spread` (n is batch or 1)."""
     n, n_bands = pixels.shape[:2]
+    if pixels.device.type == "cuda" and FUSES:
+        from ecofm.pretrain.sampling import sample_tiles
+
+        spatial, mixing, offset = (
+            part.to(pixels.device)
+            for part in (parameters.spatial, parameters.mixing, parameters.offset)
+        )
+        views = sample_tiles(pixels, valid, centre, spread, (spatial, mixing, offset), size_px)
+        return _blur(views, parameters.blur)
     views = torch.empty(n, n_bands, size_px, size_px, device=pixels.device)
     # A tile at a time stays in a core's cache: half the time of the batch at once.
     share = 1 if pixels.device.type == "cpu" else n
@@ -44,10 +58,16 @@ def render_views(
         grid = _affine_grid(spatial, size_px)
         crops = F.grid_sample(tiles, grid, padding_mode="reflection", align_corners=False)
         views = torch.baddbmm(offset[:, :, None], mixing, crops.flatten(2)).view(crops.shape)
-        if parameters.blur.any():
-            kernel = _gaussians(parameters.blur, size_px).to(tiles.device)[:, None]
-            views = kernel @ views @ kernel.mT
-    return views
+    return _blur(views, parameters.blur)
+
+
+def _blur(views: Tensor, sigma: Float[Tensor, " batch"]) -> Tensor:
+    """Return views blurred by `sigma` pixels each, in fp32."""
+    if not sigma.any():
+        return views
+    with torch.autocast(views.device.type, enabled=False):
+        kernel = _gaussians(sigma, views.shape[-1]).to(views.device)[:, None]
+        return kernel @ views @ kernel.mT
 
 
 def _affine_grid(spatial: Tensor, size_px: int) -> Tensor:
