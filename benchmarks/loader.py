@@ -249,9 +249,8 @@ def repeat_index(source: Path, out: Path, n_tiles: int) -> None:
     table["cell_id"] = table["cell_id"] + "_" + copy
     table["tile_id"] = table["cell_id"] + "@" + table["period"]
     table.to_parquet(out / "index.parquet")
-    manifest = read_json(source / MANIFEST)
-    hashed = hash_file(out / "index.parquet")
-    write_json(out / MANIFEST, {**manifest, "n_tiles": len(table), "index_hash": hashed})
+    manifest = {**read_json(source / MANIFEST), "n_tiles": len(table)}
+    write_sealed(out / MANIFEST, {**manifest, "files": describe_files(out)})
 
 
 def scale(root: Path) -> dict[str, object]:

@@ -207,7 +207,6 @@ def shade(path: Path, rows: list[int], share: float) -> Path:
     """Rewrite an archive's masks so that some tiles are valid on a part only."""
     import geopandas as gpd
 
-    from ecofm.artifact import MANIFEST, hash_file, write_json
     from ecofm.tiles.archive import checksum_tile, shard_paths
 
     pixels_path, valid_path, _ = shard_paths(path, 0)
@@ -222,9 +221,7 @@ def shade(path: Path, rows: list[int], share: float) -> Path:
     np.save(pixels_path, pixels)
     np.save(valid_path, packed)
     index.to_parquet(path / "index.parquet")
-    manifest = json.loads((path / MANIFEST).read_text())
-    manifest["index_hash"] = hash_file(path / "index.parquet")
-    write_json(path / MANIFEST, manifest)
+    reseal(path)
     return path
 
 
