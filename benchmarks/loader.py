@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset
 
 from benchmarks.record import describe_machine
-from ecofm.artifact import MANIFEST, hash_file, read_json, write_json
+from ecofm.artifact import MANIFEST, read_json, write_json, write_sealed
+from ecofm.checksums import describe_files
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 from ecofm.tiles.loader import PairLoader

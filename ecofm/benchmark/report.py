@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ecofm.artifact import MANIFEST, read_json, read_manifest, write_json, write_text
-from ecofm.checksums import open_file
 from ecofm.benchmark.contest import METRICS, OURS, Outcome
 from ecofm.benchmark.joining import Join
+from ecofm.checksums import open_file
 from ecofm.errors import EcofmError
 
 # Blue, orange and grey differ in lightness too, so the bars read in black and white.

@@ -21,6 +21,7 @@ from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.pretrain.views import ViewConfig, ViewParameters, draw_parameters, draw_places
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.loader import PairLoader
+from tests.reseal import reseal
 
 TILE_PX = 64
 BOTH = ((0, 0), (1, 1))
