@@ -99,7 +99,7 @@ def describe_refusal(place: Path, error: OSError) -> str:
     elif error.errno == errno.EFBIG:
         why = f"the disk at {mount}, or `ulimit -f`, allows no file as large{need}; raise the limit"
     elif error.errno == errno.EROFS:
-        why = f"the disk at {mount} is read-only"
+        return f"{what}: the disk at {mount} is read-only; choose another --out."
     else:
         return f"{what} ({error.strerror or error}); choose another --out."
     return f"{what}: {why}, or choose another --out."
