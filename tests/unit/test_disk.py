@@ -103,7 +103,7 @@ def wrapped() -> Exception:
 @pytest.mark.parametrize(
     "error",
     [
-        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x/y"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)),
         SafetensorError(
             "Error while serializing: I/O error: No space left on device (os error 28)"
