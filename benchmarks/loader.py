@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader
 from torchgeo.datasets import RasterDataset
 
 from benchmarks.record import describe_machine
-from ecofm.artifact import MANIFEST, hash_file, read_json, write_json
+from ecofm.artifact import MANIFEST, read_json, write_json, write_sealed
+from ecofm.checksums import describe_files
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
 from ecofm.tiles.loader import PairLoader
@@ -249,9 +250,8 @@ def repeat_index(source: Path, out: Path, n_tiles: int) -> None:
     table["cell_id"] = table["cell_id"] + "_" + copy
     table["tile_id"] = table["cell_id"] + "@" + table["period"]
     table.to_parquet(out / "index.parquet")
-    manifest = read_json(source / MANIFEST)
-    hashed = hash_file(out / "index.parquet")
-    write_json(out / MANIFEST, {**manifest, "n_tiles": len(table), "index_hash": hashed})
+    manifest = {**read_json(source / MANIFEST), "n_tiles": len(table)}
+    write_sealed(out / MANIFEST, {**manifest, "files": describe_files(out)})
 
 
 def scale(root: Path) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,24 +14,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ecofm.errors import ArtifactError
+from ecofm.checksums import (
+    MADE_BY,
+    MANIFEST,
+    describe_files,
+    find_faults,
+    hash_file,
+    is_whole,
+    remake,
+    seal,
+)
+from ecofm.disk import describe_refusal, find_refusal, unwritable
+from ecofm.errors import ArtifactError, EcofmError
+from ecofm.lock import Lock
+from ecofm.types import say
 
+__all__ = [
+    "MADE_BY", "MANIFEST", "SCHEMA", "Draft", "build_manifest", "hash_file", "hash_input",
+    "hash_inputs", "holds_same", "is_same", "plain", "read_json", "read_manifest", "read_sealed",
+    "recover", "set_aside", "sync_folder", "unwritable", "write_json", "write_sealed", "write_text",
+]  # fmt: skip
 SCHEMA = 1
-MANIFEST = "manifest.json"
-MADE_BY = {
-    "archive": "ecofm tile",
-    "items": "ecofm tile",
-    "encoder": "ecofm pretrain",
-    "embeddings": "ecofm embed",
-    "clusters": "ecofm cluster",
-    "agreement": "ecofm compare report",
-    "ranker": "ecofm rank",
-    "transfer": "ecofm transfer --curve",
-    "scores": "ecofm score",
-    "change": "ecofm change",
-    "report": "ecofm benchmark",
-    "robustness": "ecofm robustness",
-}
 
 
 @cache
@@ -45,12 +47,6 @@ def _git_commit() -> str | None:
         ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False
     )
     return found.stdout.strip() or None
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_input(path: Path) -> str:
@@ -75,6 +71,19 @@ def hash_inputs(**named: Path | Sequence[Path] | None) -> dict[str, str]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON beside `path` and rename it: a reader sees all of it or nothing."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_sealed(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write JSON with the checksum of its fields."""
+    write_json(path, seal(fields))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote; raises ArtifactError when a byte of it says another thing."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not is_whole(found):
+        raise ArtifactError(f"{path} is damaged: it does not have its own checksum.")
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -126,6 +135,10 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
             f"{folder} holds {manifest.get('stage')}, expected {stage}; "
             f"give the folder that `{command}` wrote."
         )
+    if not is_whole(manifest):
+        raise ArtifactError(
+            f"{path} is damaged: it does not have its own checksum; {remake(stage)}."
+        )
     return manifest
 
 
@@ -133,8 +146,9 @@ class Draft:
     """An artifact in the making.
 
     `done` is true when `out` already holds the result of the same config and inputs. Used as a
-    context manager it gives a folder beside `out`; on success the manifest is added and the
-    folder renamed to `out`, on failure nothing stays.
+    context manager it gives a folder beside `out`; on success the manifest is added, with the
+    checksum of every file, and the folder renamed to `out`; on failure nothing stays. From its
+    first moment until then no other process writes `out`.
     """
 
     def __init__(
@@ -146,7 +160,11 @@ class Draft:
         inputs: Mapping[str, str],
         overwrite: bool = False,
     ) -> None:
-        """Check the target; raises ArtifactError when it holds something else."""
+        """Check the target.
+
+        Raises ArtifactError when it holds something else, is being written by another process, or
+        can be written by nobody.
+        """
         self.out = out
         self.extra: dict[str, Any] = {}
         self.manifest = build_manifest(stage, config, inputs)
@@ -154,35 +172,70 @@ class Draft:
         self._target = out.resolve()
         self._partial = self._target.with_name(f".{self._target.name}.partial")
         self._old = set_aside(out)
-        recover(out)
-        self.done = holds_same(out, self.manifest, overwrite)
+        self._lock = Lock(out, stage)
+        self._lock.take()
+        try:
+            recover(out)
+            self.done = holds_same(out, self.manifest, overwrite)
+            if not self.done:
+                self._lock.require()
+        except BaseException:
+            self._lock.release()
+            raise
+        if self.done:
+            self._lock.release()
 
     def __enter__(self) -> Path:
         """Make the folder to write into, removing what an earlier kill left there."""
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._lock.__enter__()
         try:
-            self._partial.mkdir(parents=True)
-        except OSError as error:
+            self._lock.require()
+            shutil.rmtree(self._partial, ignore_errors=True)
+            self._partial.mkdir()
+        except (OSError, ArtifactError) as error:
+            self._lock.__exit__(None, None, None)
+            if isinstance(error, ArtifactError):
+                raise
             raise unwritable(self.out, error) from error
         return self._partial
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        """Rename the folder to its target, or remove it after an error."""
+        """Rename the folder to its target, or remove it after an error.
+
+        Raises ArtifactError when that was a disk that takes no more.
+        """
         try:
             if kind is None:
                 self._commit()
+            else:
+                self._report(error)
+        except OSError as failure:
+            raise unwritable(self.out, failure) from failure
         finally:
             shutil.rmtree(self._partial, ignore_errors=True)
+            self._lock.__exit__(None, None, None)
+
+    def _report(self, error: BaseException | None) -> None:
+        """Raise the sentence of a full disk in the place of whatever a library makes of it."""
+        refused = find_refusal(error) if not isinstance(error, EcofmError) else None
+        # Of files elsewhere, which are read, the error itself tells more.
+        is_elsewhere = refused and not str(refused.filename or self._partial).startswith(
+            str(self._partial)
+        )
+        if refused and not is_elsewhere:
+            raise ArtifactError(describe_refusal(self.out, refused)) from error
 
     def _commit(self) -> None:
-        write_json(self._partial / MANIFEST, {**self.manifest, **self.extra})
+        files = describe_files(self._partial)
+        write_sealed(self._partial / MANIFEST, {**self.manifest, **self.extra, "files": files})
         sync_folder(self._partial)
         shutil.rmtree(self._old, ignore_errors=True)
         if self._target.exists():
             self._target.rename(self._old)
         self._partial.rename(self._target)
+        sync(self._target.parent)
         shutil.rmtree(self._old, ignore_errors=True)
 
 
@@ -197,11 +250,6 @@ def recover(out: Path) -> None:
     old, target = set_aside(out), out.resolve()
     if old.exists() and not target.exists():
         old.rename(target)
-
-
-def unwritable(out: Path, error: OSError) -> ArtifactError:
-    """Return what to raise when `out` cannot be made."""
-    return ArtifactError(f"{out} cannot be written ({error.strerror}); choose another --out.")
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -238,10 +286,10 @@ def is_same(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
 
 
 def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
-    """Return whether `out` is the finished result of the same stage, config and inputs.
+    """Return whether `out` is the whole result of the same stage, config and inputs.
 
-    Raises ArtifactError when `out` holds anything else and `overwrite` is false; a folder that
-    is no artifact is never overwritten.
+    Raises ArtifactError when `out` holds anything else, or is damaged, and `overwrite` is false; a
+    folder that is no artifact is never overwritten.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -251,8 +299,13 @@ def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
     found = read_json(out / MANIFEST) if (out / MANIFEST).is_file() else None
     if not isinstance(found, dict) or found.get("stage") not in MADE_BY or "schema" not in found:
         raise ArtifactError(f"{out} holds files that ecofm did not write; choose another --out.")
+    fault = find_faults(out, found) if is_same(found, manifest) or not is_whole(found) else None
+    if fault and overwrite:
+        say(f"{fault}; it is made again.")
+    elif fault:
+        raise ArtifactError(f"{fault}; give --overwrite to make it again.")
     if is_same(found, manifest):
-        return True
+        return fault is None
     if overwrite:
         return False
     raise ArtifactError(
@@ -262,9 +315,15 @@ def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush every file of a folder to the disk, so that the rename never gets ahead of the data."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+    """Flush a folder to the disk, so that the rename never gets ahead of the data."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

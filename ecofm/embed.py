@@ -14,6 +14,8 @@ import pandas as pd
 import torch
 
 from ecofm import artifact, load_encoder
+from ecofm.checksums import open_file
+from ecofm.disk import create_array
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.meridian import cut_all
 from ecofm.pretrain.encoders import Encoder, encoder_folder
@@ -34,8 +36,10 @@ class Embeddings:
         self.path = path
         self.manifest: dict[str, Any] = artifact.read_manifest(path, "embeddings")
         try:
-            self.index = cut_all(gpd.read_parquet(path / "index.parquet"))
-            self.matrix: Matrix = np.load(path / "embeddings.npy", mmap_mode="r")
+            self.index = cut_all(gpd.read_parquet(open_file(path, self.manifest, "index.parquet")))
+            self.matrix: Matrix = np.load(
+                open_file(path, self.manifest, "embeddings.npy"), mmap_mode="r"
+            )
         except (OSError, ValueError, EOFError) as error:
             raise ArtifactError(
                 f"{path} is damaged ({error}); make it again with `ecofm embed`."
@@ -158,9 +162,7 @@ def embed(
     with draft as folder:
         rejected: dict[str, str] = {}
         kept: list[int] = []
-        matrix = np.lib.format.open_memmap(
-            folder / "all.npy", mode="w+", dtype=np.float32, shape=(n_tiles, dim)
-        )
+        matrix = create_array(folder / "all.npy", (n_tiles, dim))
         for rows, vectors in _embed_tiles(opened, model, rejected):
             matrix[rows] = vectors[:, chosen]
             kept.extend(rows)

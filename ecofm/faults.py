@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ecofm.disk import FULL, describe_refusal, find_refusal
 from ecofm.errors import EcofmError, UsageError
 
 BAD_DATA, WRONG_USAGE, OWN_FAULT, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
@@ -69,6 +70,10 @@ def explain(error: BaseException, command: Sequence[str] | None = None) -> tuple
             "there is not enough memory; give fewer workers or a smaller batch, or use a machine "
             "with more."
         )
+    if refused := find_refusal(error):
+        place = os.fsdecode(refused.filename) if refused.filename else os.getcwd()
+        if isinstance(error, OSError) or refused.errno in FULL:
+            return BAD_DATA, describe_refusal(Path(place), refused)
     if isinstance(error, OSError):
         place = f"{error.filename}: " if error.filename else ""
         return BAD_DATA, (

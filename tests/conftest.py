@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from ecofm.artifact import Draft, hash_file
+from ecofm.artifact import Draft
 from ecofm.grid import WGS84, Grid
 from ecofm.tiles.archive import checksum_tile, shard_paths
 from ecofm.types import Contract
@@ -115,7 +115,6 @@ def write_archive(
             "n_rejected": 0,
             "tile_px": [tile_px, tile_px],
             "attribution": "Synthetic imagery of a test",
-            "index_hash": hash_file(folder / "index.parquet"),
         }
     return path
 

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ecofm.artifact import read_json, write_json, write_text
+from ecofm.artifact import MANIFEST, read_json, read_manifest, write_json, write_text
 from ecofm.benchmark.contest import METRICS, OURS, Outcome
 from ecofm.benchmark.joining import Join
+from ecofm.checksums import open_file
 from ecofm.errors import EcofmError
 
 # Blue, orange and grey differ in lightness too, so the bars read in black and white.
@@ -98,7 +99,10 @@ def summary_table(report_json: Path | Record) -> str:
     """
     report = report_json
     if isinstance(report, Path):
-        report = read_json(report / "report.json" if report.is_dir() else report)
+        report = report / "report.json" if report.is_dir() else report
+        if (folder := report.parent).joinpath(MANIFEST).is_file():
+            report = open_file(folder, read_manifest(folder, "report"), report.name)
+        report = read_json(report)
     if not isinstance(report, Mapping) or "contests" not in report:
         raise EcofmError(f"{report_json} is no report.json; make it with `ecofm benchmark`.")
     lines = []

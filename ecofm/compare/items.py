@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecofm.artifact import read_manifest
+from ecofm.checksums import open_file
 from ecofm.compare.comparison import normalize_item
 from ecofm.compare.members import read_members
 from ecofm.contrast import draw_tile, name_bands, warn_of_names
@@ -98,7 +99,9 @@ class ExemplarSheets:
         self.sizes = np.asarray(sizes[names], dtype=np.float64)
         self.styles = ["true"]
         # Clusters of before this field do not tell.
-        self.bands_shown = list(read_manifest(path, "clusters").get("bands_shown", []))
+        self._manifest = read_manifest(path, "clusters")
+        self.bands_shown = list(self._manifest.get("bands_shown", []))
+        self._path = path
         self._sheets = [path / "exemplars" / f"{name}.png" for name in names]
         for name, sheet in zip(names, self._sheets, strict=True):
             # The names come from the artifact, but even they must not lead out of it.
@@ -114,7 +117,8 @@ class ExemplarSheets:
 
     def image(self, number: int, style: str = "true") -> tuple[bytes, str]:
         """Return a sheet."""
-        return self._sheets[number].read_bytes(), "image/png"
+        name = self._sheets[number].relative_to(self._path).as_posix()
+        return open_file(self._path, self._manifest, name).read_bytes(), "image/png"
 
     def place(self, item: int) -> Place | None:
         """Return None: a cluster is everywhere."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ecofm.artifact import read_manifest
+from ecofm.checksums import open_file
 from ecofm.compare.comparison import normalize_item, refuse_decimals
 from ecofm.errors import ComparisonError, EcofmError
 from ecofm.tables import canonical, read_table
@@ -23,8 +24,8 @@ def read_members(path: Path) -> pd.DataFrame:
     """
     command = "write it again"
     if path.is_dir():
-        read_manifest(path, "clusters")
-        path, command = path / "clusters.parquet", "make it again with `ecofm cluster`"
+        path = open_file(path, read_manifest(path, "clusters"), "clusters.parquet")
+        command = "make it again with `ecofm cluster`"
     if not path.is_file():
         raise ComparisonError(f"{path} does not exist; give --members with columns tile_id, item.")
     try:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from ecofm.artifact import Draft, hash_input, read_manifest
+from ecofm.checksums import open_file
 from ecofm.errors import EcofmError, UsageError
 from ecofm.meridian import cut_all
 from ecofm.tiles.periods import sort_periods
@@ -151,8 +152,7 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     Raises ArtifactError for another artifact, EcofmError for scores that are missing or not
     finite, or a cell that is scored twice in a period.
     """
-    read_manifest(folder, "scores")
-    path = folder / "scores.parquet"
+    path = open_file(folder, read_manifest(folder, "scores"), "scores.parquet")
     try:
         table = cut_all(gpd.read_parquet(path))
     except (OSError, ValueError) as error:

@@ -10,9 +10,9 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.io import MemoryFile
 
 from ecofm.errors import EcofmError
 from ecofm.grid import CELL_ID, UTM_STEP_M, WEB_MERCATOR, XYZ_GSD_M, XYZ_PX
@@ -133,12 +133,15 @@ def _write(rows: pd.DataFrame, box: GeoBox, path: Path, attribution: str) -> Non
     image = np.full((len(BANDS), height, width), np.nan, dtype=np.float32)
     down, right = (rows[name].to_numpy() - rows[name].min() for name in ("row", "column"))
     image[:, down, right] = rows[list(BANDS)].to_numpy(np.float32).T
-    with rasterio.open(
-        path, "w", driver="COG", width=width, height=height, count=len(BANDS), dtype="float32",
-        crs=str(box.crs), transform=box.affine, nodata=np.nan, compress="deflate",
-        overview_resampling="average",
-    ) as target:  # fmt: skip
-        target.write(image)
-        target.update_tags(attribution=attribution, period=str(rows["period"].iloc[0]))
-        for number, name in enumerate(BANDS, start=1):
-            target.set_band_description(number, name)
+    # GDAL writes the file when it is closed, and tells of a full disk in words of its own.
+    with MemoryFile() as memory:
+        with memory.open(
+            driver="COG", width=width, height=height, count=len(BANDS), dtype="float32",
+            crs=str(box.crs), transform=box.affine, nodata=np.nan, compress="deflate",
+            overview_resampling="average",
+        ) as target:  # fmt: skip
+            target.write(image)
+            target.update_tags(attribution=attribution, period=str(rows["period"].iloc[0]))
+            for number, name in enumerate(BANDS, start=1):
+                target.set_band_description(number, name)
+        path.write_bytes(memory.getbuffer())

@@ -67,13 +67,30 @@ Imagery: {attribution}.
     )
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl; those that were damaged are left out.
+
+    They are a record for people: one bad line must not end a run of a week.
+    """
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(fields, dict) and ("event" in fields or isinstance(fields.get("step"), int)):
+            found.append(fields)
+    return found
+
+
 def _describe_health(metrics: Path) -> str:
     if not metrics.is_file():
         return "Not trained: the weights are the initialisation."
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = read_metrics(metrics)
     steps = [line for line in lines if "event" not in line]
-    resumes, skips = (
-        sum(line.get("event") == name for line in lines) for name in ("resume", "skip")
-    )
+    if not steps:
+        return f"{metrics.name} tells nothing of it."
+    # How often the run was interrupted is no part of it: the same encoder has the same bytes.
+    skips = sum(line.get("event") == "skip" for line in lines)
     figures = ", ".join(f"{name} {steps[-1][name]:.3g}" for name in SHOWN if name in steps[-1])
-    return f"Step {steps[-1]['step']}: {figures}. Resumed {resumes} times, {skips} steps skipped."
+    return f"Step {steps[-1]['step']}: {figures}. {skips} steps skipped."

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ecofm import artifact
+from ecofm.checksums import open_file
 from ecofm.errors import ArtifactError, ContractError, UsageError
 from ecofm.pretrain.views import measure_tiles
 from ecofm.pretrain.words import Words, fit_words, sample_patches
@@ -309,8 +310,8 @@ def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> dict[str, Any
 def load(path: Path) -> tuple[Encoder, Contract]:
     """Read an encoder from a run folder or its `encoder/`; see `ecofm.load_encoder`."""
     folder = encoder_folder(path)
-    artifact.read_manifest(folder, "encoder")
-    fields = artifact.read_json(folder / CONFIG)
+    manifest = artifact.read_manifest(folder, "encoder")
+    fields = artifact.read_json(open_file(folder, manifest, CONFIG))
     try:
         stored = dict(fields["encoder"])
         stored["normalization"] = Normalization(stored["normalization"])
@@ -327,7 +328,7 @@ def load(path: Path) -> tuple[Encoder, Contract]:
                 if name not in ("features", "words")
             }
         )
-        encoder.load_state_dict(load_file(str(folder / WEIGHTS)))
+        encoder.load_state_dict(load_file(str(open_file(folder, manifest, WEIGHTS))))
     except (
         ContractError,
         AttributeError,

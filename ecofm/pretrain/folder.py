@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from ecofm import artifact
+from ecofm.checksums import find_faults
 from ecofm.errors import ArtifactError
 from ecofm.pretrain.config import RunConfig, choose_precision
 from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.module import Schedule
+from ecofm.types import say
 
 RUN = "run.json"
 FIRST_CHOICES = {"channels_last": True, "compile": False}
@@ -24,8 +26,7 @@ FIRST_CHOICES = {"channels_last": True, "compile": False}
 
 def read_record(out: Path) -> dict[str, Any]:
     """Return what `begin` noted of the run in `out`; empty when there is none."""
-    found = artifact.read_json(out / RUN) if (out / RUN).is_file() else {}
-    return found if isinstance(found, dict) else {}
+    return artifact.read_sealed(out / RUN) if (out / RUN).is_file() else {}
 
 
 def settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> RunConfig:
@@ -66,12 +67,13 @@ def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
         return False
     if not record.is_file():
         raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
-    found = artifact.read_json(record)
-    if not isinstance(found, dict):
-        raise ArtifactError(f"{record} is damaged; remove {out}, or choose another --out.")
+    try:
+        found = artifact.read_sealed(record)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} Remove {out}, or choose another --out.") from error
     if _is_same_run(found, manifest):
         is_as_long = found["config"]["steps"] == manifest["config"]["steps"]
-        return is_as_long and (out / "encoder" / artifact.MANIFEST).is_file()
+        return is_as_long and _has_encoder(out)
     if not overwrite:
         keys = ("config", "inputs")
         differing = [key for key in keys if found.get(key) != manifest[key]]
@@ -80,6 +82,32 @@ def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
             "give --overwrite to start it anew, or another --out."
         )
     return False
+
+
+def _has_encoder(out: Path) -> bool:
+    """Return whether the run's encoder is there as it was written; a damaged one is named.
+
+    The last checkpoint has it too, and the run makes it again from that.
+    """
+    folder = out / "encoder"
+    if not (folder / artifact.MANIFEST).is_file():
+        return False
+    try:
+        fault = find_faults(folder, artifact.read_manifest(folder, "encoder"))
+    except ArtifactError as error:
+        fault = str(error)
+    if fault:
+        say(f"{fault.rstrip('.')}; it is made again from the last checkpoint.")
+    return fault is None
+
+
+def drop_unreadable(encoder: Path) -> None:
+    """Remove a run's own encoder whose manifest is no JSON any more: it can only be made again."""
+    try:
+        if (encoder / artifact.MANIFEST).is_file():
+            artifact.read_json(encoder / artifact.MANIFEST)
+    except ArtifactError:
+        shutil.rmtree(encoder)
 
 
 def is_first_process() -> bool:
@@ -135,6 +163,6 @@ def begin(out: Path, manifest: dict[str, Any], run: RunConfig) -> None:
         shutil.rmtree(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        artifact.write_json(out / RUN, {**manifest, "machine": machine})
+        artifact.write_sealed(out / RUN, {**manifest, "machine": machine})
     except OSError as error:
-        raise ArtifactError(f"{out} cannot be written ({error.strerror}).") from error
+        raise artifact.unwritable(out, error) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ecofm.errors import EcofmError
 from ecofm.pretrain import health
+from ecofm.pretrain.card import read_metrics
 from ecofm.pretrain.encoders import Encoder
 from ecofm.tables import (
     PERIOD_COLUMNS,
@@ -169,11 +169,11 @@ def draw_health(metrics: Path, picture: Path) -> None:
     from matplotlib.figure import Figure
 
     series: dict[str, dict[int, float]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        fields = json.loads(line)
+    for fields in read_metrics(metrics):
         if "event" not in fields:
             for name, value in fields.items():
-                series.setdefault(name, {})[fields["step"]] = value
+                if isinstance(value, int | float):
+                    series.setdefault(name, {})[fields["step"]] = value
     series.pop("step", None)
     if not series:
         return

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 
 from ecofm import artifact
 from ecofm.errors import EcofmError, UsageError
+from ecofm.lock import Lock
 from ecofm.pretrain import encoders
 from ecofm.pretrain.card import write_card
 from ecofm.pretrain.config import PretrainConfig, RunConfig, plain
@@ -21,6 +22,7 @@ from ecofm.pretrain.devices import build_strategy, lay_out
 from ecofm.pretrain.encoders import Encoder
 from ecofm.pretrain.folder import (
     begin,
+    drop_unreadable,
     is_finished,
     is_first_process,
     read_record,
@@ -68,6 +70,24 @@ def pretrain(
     done. Raises ArtifactError when `out` holds another run.
     """
     run = run or RunConfig()
+    if run.n_devices > 1 and not is_first_process():
+        return _pretrain(archives, out, config, run, loggers, overwrite, progress, recipe)
+    # Of processes that were started together for a run the first one writes.
+    with Lock(out, "pretrain") as lock:
+        return _pretrain(archives, out, config, run, loggers, overwrite, progress, recipe, lock)
+
+
+def _pretrain(
+    archives: Sequence[Path],
+    out: Path,
+    config: PretrainConfig,
+    run: RunConfig,
+    loggers: Sequence[Any],
+    overwrite: bool,
+    progress: Progress | None,
+    recipe: str | None,
+    lock: Lock | None = None,
+) -> Path:
     opened, contract = open_archives(list(archives))
     inputs = artifact.hash_inputs(archive=archives)
     init_file = Path(run.init_file) if run.init_file else None
@@ -76,11 +96,13 @@ def pretrain(
     if init_file and init_file.is_file():
         inputs |= artifact.hash_inputs(init=init_file)
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
-    if run.n_devices > 1 and not is_first_process():
+    if lock is None:
         wait_for_first(out, manifest)
     if is_finished(out, manifest, overwrite):
         say(f"{out} is done already: the same archives and options.")
         return out
+    if lock is not None:
+        lock.require()
     run = settle(run, read_record(out), manifest)
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(run.torch_threads or torch_threads)
@@ -133,6 +155,7 @@ def pretrain(
             encoder = Encoder(config.encoder, contract)
             module = _build_module(encoder, opened, config, run)
             _restore(module, newest_checkpoint(out / "checkpoints"))
+        drop_unreadable(out / "encoder")
         draft = artifact.Draft(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True
         )

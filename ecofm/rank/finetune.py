@@ -8,7 +8,7 @@ must score alike. A large difference costs no more than its size, for the ground
 from __future__ import annotations
 
 import functools
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -31,6 +31,7 @@ from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import embed, open_embeddings, require_tiles_once
 from ecofm.errors import EcofmError, UsageError
+from ecofm.lock import Lock
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.pretrain.places import PlaceFinder
@@ -114,6 +115,23 @@ def finetune(
     items, ContractError when the archives break the encoder's contract, and EcofmError when the
     ranker would be no better than chance, unless `force` has it written.
     """
+    with Lock(out, "finetune"):
+        return _finetune(
+            archives, encoder, comparisons, out, config, members, overwrite, force, progress
+        )
+
+
+def _finetune(
+    archives: Sequence[Path],
+    encoder: Path,
+    comparisons: Path,
+    out: Path,
+    config: FinetuneConfig,
+    members: Path | None,
+    overwrite: bool,
+    force: bool,
+    progress: Progress | None,
+) -> Path:
     opened, contract = open_archives(list(archives))
     require_tiles_once([(archive.path, archive.index) for archive in opened], "archive")
     model, known = load_encoder(encoder)
@@ -176,9 +194,9 @@ def _judge(
     model, _ = load_encoder(encoder)
     _tune(model, archives, _choose_pairs(pairs, seen), config, None)
     model.attach({})
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".judged") as name:
-        work = Path(name)
+    work = out / ".judged"
+    shutil.rmtree(work, ignore_errors=True)  # of a killed run
+    try:
         with artifact.Draft(work / "encoder", stage="encoder", config={}, inputs={}) as folder:
             encoders.save(folder, model, {"steps": config.steps, "recipe": "finetune"})
         embed([archive.path for archive in archives], work / "encoder", work / "embeddings")
@@ -191,6 +209,8 @@ def _judge(
         half = replace(_choose_pairs(pairs, held), members=members)
         features = build_features(index, matrix, config.rank)
         evidence = judge_embeddings(matrix, features, half, config.rank)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     if evidence.unseen is None:
         return evidence
     judged = replace(evidence.unseen.judged, pair=held[evidence.unseen.judged.pair])

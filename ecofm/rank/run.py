@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ecofm import artifact
+from ecofm.checksums import open_file
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
@@ -186,7 +187,7 @@ def load_ranker(path: Path) -> tuple[Ranker, dict[str, Any]]:
     """Return a ranker's heads and manifest; raises ArtifactError when it is none or damaged."""
     manifest = artifact.read_manifest(path, "ranker")
     try:
-        stored = load_file(str(path / WEIGHTS))
+        stored = load_file(str(open_file(path, manifest, WEIGHTS)))
         names = manifest.get("classes") or []
         if not names:
             return _read_heads(stored, manifest), manifest

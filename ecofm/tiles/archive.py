@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import geopandas as gpd
@@ -16,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ecofm.artifact import MANIFEST, hash_file, read_manifest
+from ecofm.artifact import MANIFEST, read_manifest
+from ecofm.checksums import find_fault, open_file
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.grid import WGS84
 from ecofm.meridian import cut_all
@@ -25,8 +27,7 @@ from ecofm.tiles.rasters import Pixels, Valid
 from ecofm.types import Contract, pool_contracts
 
 Packed = npt.NDArray[np.uint8]
-SCENES = "scenes.parquet"
-INDEX, NEXT_INDEX = "index.parquet", "index.next.parquet"
+INDEX, SCENES, REJECTED = TABLES = "index.parquet", "scenes.parquet", "rejected.parquet"
 INDEX_COLUMNS = [
     "tile_id", "cell_id", "period", "group", "valid_share", "shard", "row", "dates", "day",
     "checksum",
@@ -62,6 +63,30 @@ def _parse_checksums(column: pa.Array) -> npt.NDArray[np.uint64]:
     )
 
 
+def next_of(table: Path) -> Path:
+    """Return where the next version of a table is written, until the manifest means that."""
+    return table.with_suffix(".next.parquet")
+
+
+def table_checksums(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest as `open_file` takes it; older ones have a checksum of the index only."""
+    if "files" in manifest or "index_hash" not in manifest:
+        return dict(manifest)
+    return {**manifest, "files": {INDEX: {"sha256": manifest["index_hash"]}}}
+
+
+def find_table(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
+    """Return the table that the manifest means: of a growing archive there are two for a moment.
+
+    Raises ArtifactError when it is neither.
+    """
+    beside, known = next_of(folder / name), table_checksums(manifest)
+    if beside.exists() and name in known.get("files", {}):
+        if find_fault(folder, known, name, beside) is None:
+            return beside
+    return open_file(folder, known if name == INDEX else manifest, name)
+
+
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path, Path]:
     """Return where a shard's pixels, valid masks and index part lie."""
     stem = folder / "shards" / f"{shard:05d}"
@@ -74,7 +99,10 @@ def map_shard(folder: Path, shard: int) -> tuple[Pixels, Pixels]:
     Raises OSError, ValueError or EOFError when they are missing or damaged.
     """
     pixels_path, valid_path, _ = shard_paths(folder, shard)
-    pixels, valid = (np.load(path, mmap_mode="r") for path in (pixels_path, valid_path))
+    try:
+        pixels, valid = (np.load(path, mmap_mode="r") for path in (pixels_path, valid_path))
+    except TokenError as error:  # numpy reads the header as Python
+        raise ValueError(f"no header ({error})") from error
     return pixels, valid
 
 
@@ -116,16 +144,12 @@ class Archive:
 
     @cached_property
     def _index_path(self) -> Path:
-        """The index that the manifest means: of a growing archive there are two for a moment."""
-        wanted = self.manifest.get("index_hash")
-        try:
-            # Parquet has no checksum of its own, and a wrong cell_id would go unnoticed.
-            for path in (self.path / INDEX, self.path / NEXT_INDEX):
-                if path.exists() and hash_file(path) == wanted:
-                    return path
-            raise ValueError("its hash is not the manifest's")
-        except (OSError, ValueError) as error:
-            raise self._damaged_index(error) from error
+        """Parquet has no checksum of its own, and a wrong cell_id would go unnoticed."""
+        return find_table(self.path, self.manifest, INDEX)
+
+    def _has(self, table: str) -> bool:
+        files = self.manifest.get("files")
+        return (self.path / table).exists() if files is None else table in files
 
     def _damaged_index(self, error: Exception) -> ArtifactError:
         return ArtifactError(
@@ -136,9 +160,9 @@ class Archive:
     @property
     def rejected(self) -> pd.DataFrame:
         """What was left out: path (or tile_id) and reason."""
-        path = self.path / "rejected.parquet"
-        if not path.exists():
+        if not self._has(REJECTED):
             return pd.DataFrame({"path": [], "reason": []}, dtype=str)
+        path = find_table(self.path, self.manifest, REJECTED)
         try:
             return pd.read_parquet(path)
         except (OSError, ValueError) as error:
@@ -147,9 +171,9 @@ class Archive:
     @property
     def scenes(self) -> gpd.GeoDataFrame:
         """The scenes that are in the tiles: name, period, date, and outline in EPSG:4326."""
-        path = self.path / SCENES
-        if not path.exists():
+        if not self._has(SCENES):
             return gpd.GeoDataFrame(columns=["name", "period", "date"], geometry=[], crs=WGS84)
+        path = find_table(self.path, self.manifest, SCENES)
         try:
             return cut_all(gpd.read_parquet(path))
         except (OSError, ValueError) as error:

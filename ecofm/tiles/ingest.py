@@ -17,6 +17,7 @@ import pyarrow as pa
 from ecofm import artifact
 from ecofm.errors import ArtifactError, UsageError
 from ecofm.grid import WGS84, Grid, Keys, outline_of
+from ecofm.lock import Lock
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.hashes import hash_file, hash_source
@@ -36,7 +37,6 @@ from ecofm.tiles.target import (
     tidy,
     withdraw,
     write_index,
-    write_rejected,
 )
 from ecofm.tiles.workers import make_shards
 from ecofm.types import Progress, say
@@ -102,9 +102,23 @@ def tile(
     `ecofm.tiles.workers`). `area` is a file of polygons or `west,south,east,north`: other cells
     are left out. `sign` makes URLs readable. Raises SceneError when nothing is usable.
     """
-    order = _take_order(paths, out, config, masks, area)
-    order.sign = sign
-    artifact.recover(out)
+    with Lock(out, "archive") as lock:
+        order = _take_order(paths, out, config, masks, area)
+        order.sign = sign
+        artifact.recover(out)
+        return _fill(order, lock, append, overwrite, workers, dask, progress)
+
+
+def _fill(
+    order: Order,
+    lock: Lock,
+    append: bool,
+    overwrite: bool,
+    workers: int | None,
+    dask: Path | None,
+    progress: Progress | None,
+) -> Path:
+    out, config = order.out, order.config
     if append and (out / artifact.MANIFEST).exists():
         if not _grow(order):
             return _say_nothing_new(order)
@@ -113,6 +127,7 @@ def tile(
         if not is_begun(out) and artifact.holds_same(out, order.manifest, overwrite):
             give_up_growth(out)
             return _say_done(out)
+    lock.require()
     plan = _plan(order)
     say_notes(plan.scenes)
     _require_room(order, plan)
@@ -225,7 +240,7 @@ def _say_nothing_new(order: Order) -> Path:
     more = f" and {len(changed) - 1} others" if len(changed) > 1 else ""
     say(f"{first}{more} {CHANGED}; give --overwrite instead of --append to make it anew.")
     table = _left_out(base, changed)
-    write_rejected(order.out, {**base.manifest, "n_rejected": len(table)}, table)
+    commit(order.out, {**base.manifest, "n_rejected": len(table)}, table)
     return order.out
 
 

@@ -205,7 +205,18 @@ def _write(
     index.to_parquet(folder / "index.parquet")
     archive.rejected.to_parquet(folder / "rejected.parquet")
     archive.scenes.to_parquet(folder / SCENES)
-    skipped = {"schema", "stage", "config", "inputs", "ecofm", "git_commit", "n_shards"}
+    skipped = {
+        "schema",
+        "stage",
+        "config",
+        "inputs",
+        "ecofm",
+        "git_commit",
+        "n_shards",
+        "index_hash",
+        "files",
+        "checksum",
+    }
     return {
         **{key: value for key, value in archive.manifest.items() if key not in skipped},
         "contract": {
@@ -214,5 +225,4 @@ def _write(
             "std": list(statistics.std),
         },
         "statistics": statistics.to_json(),
-        "index_hash": artifact.hash_file(folder / "index.parquet"),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import secrets
@@ -96,6 +98,8 @@ def committed_part(out: Path, number: int) -> pd.DataFrame | None:
         part = pd.read_parquet(shard_paths(out, number)[2])
         for key in ("statistics", "rejected", "seen", "empty", "n_of_several_dates"):
             json.loads(part.attrs[key])
+        if part.attrs.pop("checksum", None) != _hash_part(part):
+            return None
         if len(part) and any(len(values) != len(part) for values in map_shard(out, number)):
             return None
     except (OSError, ValueError, KeyError, EOFError, ArrowException):
@@ -151,9 +155,23 @@ def write_shard(
         "n_of_several_dates": json.dumps(n_dated),
     }
     beside = part_path.with_suffix(f".{secrets.token_hex(4)}.partial")
-    part.to_parquet(beside)
-    beside.replace(part_path)
+    try:
+        # As it will be read: columns without a value have another type then.
+        stored = io.BytesIO()
+        part.to_parquet(stored)
+        sealed = pd.read_parquet(stored)
+        sealed.attrs["checksum"] = _hash_part(sealed)
+        sealed.to_parquet(beside)
+        beside.replace(part_path)
+    finally:
+        beside.unlink(missing_ok=True)
     return part
+
+
+def _hash_part(part: pd.DataFrame) -> str:
+    """Return the sha256 of a part's rows and attributes: Parquet checks neither."""
+    told = json.dumps(part.attrs, sort_keys=True)
+    return hashlib.sha256(f"{told}\n{part.to_csv(index=False)}".encode()).hexdigest()
 
 
 @lru_cache(maxsize=16)

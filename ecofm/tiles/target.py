@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecofm import artifact
+from ecofm.checksums import describe_file, find_fault
 from ecofm.errors import ArtifactError
-from ecofm.tiles.archive import INDEX, NEXT_INDEX, SCENES
+from ecofm.tiles.archive import INDEX, REJECTED, SCENES, TABLES, next_of, table_checksums
 
 PLAN = "plan.json"
 
@@ -30,7 +31,7 @@ def begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> None:
     """Make the folder with its plan in one step; what it replaces waits aside until the end."""
     target, old = out.resolve(), artifact.set_aside(out)
     if is_begun(out):
-        if artifact.is_same(artifact.read_json(out / PLAN), manifest):
+        if artifact.is_same(artifact.read_sealed(out / PLAN), manifest):
             return
         if not overwrite:
             raise ArtifactError(
@@ -44,7 +45,7 @@ def begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> None:
     try:
         shutil.rmtree(beside, ignore_errors=True)
         (beside / "shards").mkdir(parents=True)
-        artifact.write_json(beside / PLAN, manifest)
+        artifact.write_sealed(beside / PLAN, manifest)
         beside.rename(target)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
@@ -55,11 +56,11 @@ def begin(out: Path, manifest: dict[str, Any], overwrite: bool) -> None:
 def begin_growth(out: Path, manifest: dict[str, Any], first_shard: int) -> None:
     """Note what is to be added to a finished archive; what another growth left is removed."""
     path = out / PLAN
-    if path.is_file() and artifact.is_same(artifact.read_json(path), manifest):
+    if path.is_file() and artifact.is_same(artifact.read_sealed(path), manifest):
         return
     drop_shards(out, first_shard)
     try:
-        artifact.write_json(path, manifest)
+        artifact.write_sealed(path, manifest)
     except OSError as error:
         raise artifact.unwritable(out, error) from error
 
@@ -96,7 +97,7 @@ def write_index(out: Path, parts: Iterable[gpd.GeoDataFrame | pa.RecordBatch]) -
         for part in parts:
             table = _table_of(part)
             # The first part says how columns are stored; of chips, for one, all geometry is null.
-            writer = writer or pq.ParquetWriter(_next_index(out), table.schema)
+            writer = writer or pq.ParquetWriter(_place(out, INDEX), table.schema)
             writer.write_table(table.select(writer.schema.names).cast(writer.schema))
     except OSError as error:
         raise artifact.unwritable(out, error) from error
@@ -123,9 +124,9 @@ def _table_of(part: gpd.GeoDataFrame | pa.RecordBatch) -> pa.Table:
     return table.replace_schema_metadata({**told, b"geo": json.dumps(geo).encode()})
 
 
-def _next_index(out: Path) -> Path:
-    """Return where the next index is written: a finished archive keeps its own until then."""
-    return out / (NEXT_INDEX if (out / artifact.MANIFEST).exists() else INDEX)
+def _place(out: Path, name: str) -> Path:
+    """Return where a table is written: a finished archive keeps its own until the manifest."""
+    return next_of(out / name) if (out / artifact.MANIFEST).exists() else out / name
 
 
 def commit(
@@ -136,45 +137,44 @@ def commit(
 ) -> None:
     """Write the small tables and, last, the manifest: with its rename the archive is the new one.
 
-    The index was written before (`write_index`); it lies beside the old one until then, and a
-    reader takes that whose hash the manifest has.
+    The index was written before (`write_index`), or stays. New tables lie beside the old ones
+    until then, and a reader takes those whose checksums the manifest has.
     """
     try:
         for path in (out / "shards").glob("*.partial"):  # of a killed run
             path.unlink()
-        rejected.to_parquet(out / "rejected.partial")
+        rejected.to_parquet(_place(out, REJECTED))
         if scenes is not None:
-            scenes.to_parquet(out / "scenes.partial")
+            scenes.to_parquet(_place(out, SCENES))
+        else:
+            next_of(out / SCENES).unlink(missing_ok=True)  # of a killed run too
         artifact.sync_folder(out)
-        (out / "rejected.partial").replace(out / "rejected.parquet")
-        if scenes is not None:
-            (out / "scenes.partial").replace(out / SCENES)
-        index_hash = artifact.hash_file(_next_index(out))
-        artifact.write_json(out / artifact.MANIFEST, {**manifest, "index_hash": index_hash})
+        files = {**table_checksums(manifest).get("files", {})}
+        for name in TABLES:
+            path = _place(out, name)
+            # What an older archive has beside its index gets its first checksum here.
+            path = path if path.exists() or name in files else out / name
+            if path.exists():
+                files[name] = describe_file(path)
+        rest = {key: value for key, value in manifest.items() if key != "index_hash"}
+        artifact.write_sealed(out / artifact.MANIFEST, {**rest, "files": files})
         tidy(out)
-    except OSError as error:
-        raise artifact.unwritable(out, error) from error
-
-
-def write_rejected(out: Path, manifest: dict[str, Any], rejected: pd.DataFrame) -> None:
-    """Replace the table of what was left out of a finished archive, whose tiles stay."""
-    try:
-        rejected.to_parquet(out / "rejected.partial")
-        (out / "rejected.partial").replace(out / "rejected.parquet")
-        artifact.write_json(out / artifact.MANIFEST, manifest)
     except OSError as error:
         raise artifact.unwritable(out, error) from error
 
 
 def tidy(out: Path) -> None:
     """Do what is left after the manifest: also after a kill between its rename and here."""
-    if (out / NEXT_INDEX).exists():
-        manifest = artifact.read_manifest(out, "archive")
-        if artifact.hash_file(out / NEXT_INDEX) == manifest.get("index_hash"):
-            (out / NEXT_INDEX).replace(out / INDEX)
-        else:
-            (out / NEXT_INDEX).unlink()
-    (out / PLAN).unlink(missing_ok=True)
+    for name in TABLES:
+        beside = next_of(out / name)
+        if beside.exists():
+            manifest = table_checksums(artifact.read_manifest(out, "archive"))
+            if find_fault(out, manifest, name, beside) is None:
+                beside.replace(out / name)
+            else:
+                beside.unlink()
+    if (out / PLAN).exists():  # else nothing is written, as on a read-only disk
+        (out / PLAN).unlink()
     shutil.rmtree(artifact.set_aside(out), ignore_errors=True)
 
 

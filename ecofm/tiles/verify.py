@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ecofm.errors import ArtifactError
-from ecofm.tiles.archive import TileError, open_archive
+from ecofm.lock import Lock
+from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.target import commit, write_index
 from ecofm.types import Progress, say
 
@@ -19,7 +20,11 @@ def verify(folder: Path, progress: Progress | None = None) -> int:
     They leave the index for `rejected.parquet`, each with its reason; `tile --append` with their
     scenes makes them again. Raises ArtifactError when no tile is whole.
     """
-    archive = open_archive(folder)
+    with Lock(folder, "archive"):
+        return _verify(open_archive(folder), folder, progress)
+
+
+def _verify(archive: Archive, folder: Path, progress: Progress | None) -> int:
     is_whole = np.ones(archive.n_tiles, bool)
     damaged: dict[str, str] = {}
     for tile_index, tile_id in enumerate(archive.index["tile_id"]):

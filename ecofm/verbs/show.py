@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
+from ecofm.checksums import find_faults, open_file, remake
 from ecofm.contrast import name_colours, warn_of_names
 from ecofm.errors import ArtifactError
 from ecofm.maps.granules import measure_scene_edges, summarise
@@ -54,6 +55,8 @@ def show(path: Path, *, out: Path | None = None) -> None:
     if stage not in MADE_BY:
         raise ArtifactError(f"{path} was made by stage {stage}, which this ecofm does not know.")
     manifest = read_manifest(folder, stage)
+    if fault := find_faults(folder, manifest):
+        raise ArtifactError(f"{fault}; {remake(stage)}.")
     pictures = out or path.parent / f"{path.resolve().name}-pictures"
     print(f"{path}: {stage}, made by `{MADE_BY[stage]}` of ecofm {manifest.get('ecofm')}")
     print(f"  inputs: {len(manifest.get('inputs', {}))}")
@@ -109,14 +112,14 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
 
 
 def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
-    sizes = pd.read_parquet(folder / "clusters.parquet").groupby("item").size()
+    sizes = pd.read_parquet(open_file(folder, manifest, "clusters.parquet")).groupby("item").size()
     print("  sizes: " + ", ".join(f"{item}: {size}" for item, size in sizes.items()))
     for sheet in sorted((folder / "exemplars").glob("*.png")):
         Image.open(sheet).save(pictures / sheet.name)
 
 
 def _draw_scores(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
-    scores = gpd.read_parquet(folder / "scores.parquet")
+    scores = gpd.read_parquet(open_file(folder, manifest, "scores.parquet"))
     print(scores.groupby("period")["score"].describe().round(2).to_string())
     for period in sort_periods(scores["period"]):
         if scores.geometry.notna().any():

@@ -202,7 +202,16 @@ def test_the_manifest_has_no_place_host_or_time(tmp_path: Path) -> None:
     text = bytes_of[0].decode()
     for private in (str(tmp_path), str(Path.cwd()), socket.gethostname(), str(Path.home())):
         assert private not in text
-    assert set(json.loads(text)) == {"schema", "stage", "config", "inputs", "ecofm", "git_commit"}
+    assert set(json.loads(text)) == {
+        "schema",
+        "stage",
+        "config",
+        "inputs",
+        "ecofm",
+        "git_commit",
+        "files",
+        "checksum",
+    }
 
 
 @pytest.mark.parametrize("stage", sorted(MADE_BY))

@@ -17,6 +17,7 @@ from PIL import Image
 from ecofm.artifact import Draft
 from ecofm.cluster import SHEET_SIDE, THUMBNAIL_PX, ClusterConfig, cluster
 from ecofm.errors import ArtifactError, EcofmError, MissingExtraError
+from tests.reseal import reseal
 
 SIZES = (30, 20, 10)
 
@@ -94,6 +95,7 @@ def test_fewer_tiles_than_clusters_is_one_sentence(blobs: Path, tmp_path: Path) 
 def test_equal_embeddings_still_give_clusters(blobs: Path, tmp_path: Path) -> None:
     same = shutil.copytree(blobs, tmp_path / "same")
     np.save(same / "embeddings.npy", np.ones((60, 8), np.float32))
+    reseal(same)
     table = read(cluster([same], tmp_path / "out", ClusterConfig(k=3)))
     assert "0" in set(table["item"]) and np.isfinite(table["distance"]).all()
 

@@ -18,6 +18,7 @@ import ecofm
 from ecofm.embed import BATCH_TILES, Embeddings, embed, open_embeddings, require_tiles_once
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.tiles.archive import open_archive
+from tests.reseal import reseal
 
 
 def test_rows_follow_the_index_over_several_archives(
@@ -192,6 +193,7 @@ def test_the_same_input_twice_and_rows_twice_in_one_are_refused(
     for column in ("tile_id", "cell_id", "period"):
         table.loc[[3, 4], column] = table[column][2]
     table.to_parquet(twice / "index.parquet")
+    reseal(twice)
     with pytest.raises(ArtifactError, match=r"holds 2 tiles twice, first cell .*`ecofm embed`"):
         open_embeddings([twice])
 
@@ -314,6 +316,9 @@ def test_damaged_embeddings_are_refused(
     damage(out)
     with pytest.raises(ArtifactError, match="ecofm embed"):
         open_embeddings([out])
+    reseal(out)  # nor when they were written so
+    with pytest.raises(ArtifactError, match="ecofm embed"):
+        open_embeddings([out])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -324,6 +329,7 @@ def test_values_that_are_not_finite_are_refused_by_name(
     matrix = np.load(out / "embeddings.npy")
     matrix[5, 3] = value
     np.save(out / "embeddings.npy", matrix)
+    reseal(out)
     tile_id = Embeddings(out).index["tile_id"].iloc[5]
     with pytest.raises(ArtifactError, match=f"1 embeddings that are not finite, first {tile_id}"):
         open_embeddings([out])

@@ -16,6 +16,7 @@ from shapely.geometry import box
 from ecofm.artifact import Draft, read_manifest
 from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps.change import ChangeConfig, change, fit_noise, judge_pairs, scale_by_width
+from tests.reseal import reseal
 
 N_SIDE = 12
 SHIFT = 0.7
@@ -219,6 +220,9 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="ecofm score"):
         change(tmp_path / "nowhere", "2016", "2019", out, ChangeConfig())
     (two / "scores.parquet").write_bytes(b"PAR1 not a table")
+    with pytest.raises(EcofmError, match="is damaged"):
+        change(two, "2016", "2019", out, ChangeConfig())
+    reseal(two)
     with pytest.raises(EcofmError, match="cannot be read"):
         change(two, "2016", "2019", out, ChangeConfig())
     assert not out.exists()

@@ -20,6 +20,7 @@ from ecofm.maps import scores as scores_module
 from ecofm.maps.scores import predict_intervals, score
 from ecofm.rank.calibration import Z_90
 from ecofm.rank.run import load_ranker
+from tests.reseal import reseal
 
 
 def test_scores_are_the_ensemble(stages: Any) -> None:
@@ -87,6 +88,7 @@ def test_scores_that_are_not_finite_are_refused(stages: Any, tmp_path: Path) -> 
     matrix = np.load(bad / "embeddings.npy")
     matrix[4] = np.nan
     np.save(bad / "embeddings.npy", matrix)
+    reseal(bad)
     with pytest.raises(EcofmError, match="not finite"):
         score([bad], stages.ranker, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

@@ -21,6 +21,7 @@ from ecofm.pretrain.run import PretrainConfig, RunConfig, pretrain
 from ecofm.pretrain.views import ViewConfig, ViewParameters, draw_parameters, draw_places
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.loader import PairLoader
+from tests.reseal import reseal
 
 TILE_PX = 64
 BOTH = ((0, 0), (1, 1))
@@ -207,7 +208,6 @@ def shade(path: Path, rows: list[int], share: float) -> Path:
     """Rewrite an archive's masks so that some tiles are valid on a part only."""
     import geopandas as gpd
 
-    from ecofm.artifact import MANIFEST, hash_file, write_json
     from ecofm.tiles.archive import checksum_tile, shard_paths
 
     pixels_path, valid_path, _ = shard_paths(path, 0)
@@ -222,9 +222,7 @@ def shade(path: Path, rows: list[int], share: float) -> Path:
     np.save(pixels_path, pixels)
     np.save(valid_path, packed)
     index.to_parquet(path / "index.parquet")
-    manifest = json.loads((path / MANIFEST).read_text())
-    manifest["index_hash"] = hash_file(path / "index.parquet")
-    write_json(path / MANIFEST, manifest)
+    reseal(path)
     return path
 
 

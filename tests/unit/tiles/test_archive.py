@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ecofm.artifact import write_sealed
 from ecofm.errors import ArtifactError, ContractError
 from ecofm.tiles import archive as archive_module
 from ecofm.tiles.archive import (
@@ -125,10 +126,10 @@ def test_a_damaged_index_is_refused(folder: Path) -> None:
     path = folder / "index.parquet"
     place = path.read_bytes().index(b"32652_337")
     flip(path, place)
-    with pytest.raises(ArtifactError, match="make the archive again with `ecofm tile`"):
+    with pytest.raises(ArtifactError, match="again with `ecofm tile`"):
         _ = open_archive(folder).index
     path.unlink()
-    with pytest.raises(ArtifactError, match="make the archive again with `ecofm tile`"):
+    with pytest.raises(ArtifactError, match="again with `ecofm tile`"):
         _ = open_archive(folder).index
 
 
@@ -141,10 +142,10 @@ def test_a_damaged_manifest_is_refused(folder: Path, field: str, value: Any) -> 
         del manifest[field]
     else:
         manifest[field] = value
-    path.write_text(json.dumps(manifest))
+    write_sealed(path, manifest)
     if field == "attribution" and value is not None:
         return
-    with pytest.raises(ArtifactError, match="make the archive again with `ecofm tile`"):
+    with pytest.raises(ArtifactError, match="again with `ecofm tile`"):
         open_archive(folder)
 
 
