@@ -8,14 +8,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
+from ecofm.fields import Partial, read_fields, require_finite
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -33,6 +34,16 @@ MADE_BY = {
     "report": "ecofm benchmark",
     "robustness": "ecofm robustness",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Common(Partial):
+    """What the manifests of all stages may hold, beside their schema and stage."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """The stage's options."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """The hash of each input by its name."""
 
 
 @cache
@@ -126,6 +137,10 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
             f"{folder} holds {manifest.get('stage')}, expected {stage}; "
             f"give the folder that `{command}` wrote."
         )
+    try:
+        read_fields(Common, manifest)
+    except UsageError as error:
+        raise ArtifactError(f"{path}: {error} Make it again with `{command}`.") from error
     return manifest
 
 
@@ -222,6 +237,7 @@ def build_manifest(
     """Return what every manifest holds; no time, host or absolute path."""
     from ecofm import __version__
 
+    require_finite(config, "config")
     return {
         "schema": SCHEMA,
         "stage": stage,
@@ -232,9 +248,11 @@ def build_manifest(
     }
 
 
-def is_same(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+def is_same(found: Any, manifest: Mapping[str, Any]) -> bool:
     """Return whether two manifests stand for the same result, whichever commit made it."""
-    return all(found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs"))
+    return isinstance(found, Mapping) and all(
+        found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs")
+    )
 
 
 def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:

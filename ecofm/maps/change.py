@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from ecofm.artifact import Draft, hash_input, read_manifest
+from ecofm.artifact import MADE_BY, Draft, hash_input, read_manifest
 from ecofm.errors import EcofmError, UsageError
-from ecofm.meridian import cut_all
+from ecofm.geotables import INDEX, read_geotable
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
@@ -151,17 +151,17 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     Raises ArtifactError for another artifact, EcofmError for scores that are missing or not
     finite, or a cell that is scored twice in a period.
     """
-    read_manifest(folder, "scores")
+    manifest = read_manifest(folder, "scores")
     path = folder / "scores.parquet"
-    try:
-        table = cut_all(gpd.read_parquet(path))
-    except (OSError, ValueError) as error:
-        raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
-    broken = table[~np.isfinite(table["score"].to_numpy(np.float64))]
+    numbers = dict.fromkeys(("score", "lower", "upper"), float)
+    n_rows = manifest.get("n_tiles") if type(manifest.get("n_tiles")) is int else None
+    table = read_geotable(path, {**INDEX, **numbers}, n_rows=n_rows, made_by=MADE_BY["scores"])
+    values = table[list(numbers)].to_numpy(np.float64)
+    broken = table[~np.isfinite(values).all(axis=1) | (values[:, 1] > values[:, 2])]
     if len(broken):
         raise EcofmError(
-            f"{path} has {len(broken)} scores that are not finite, first of tile "
-            f"{broken['tile_id'].iloc[0]}; run `ecofm score` again."
+            f"{path} has {len(broken)} scores that are not finite, or whose interval ends before "
+            f"it begins, first of tile {broken['tile_id'].iloc[0]}; run `ecofm score` again."
         )
     if table.empty:
         raise EcofmError(f"{path} holds no score; run `ecofm score` again.")
