@@ -105,6 +105,8 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises ArtifactError with the file's name when it is damaged."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would never end
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again.") from error

@@ -62,8 +62,9 @@ def _require_columns(table: gpd.GeoDataFrame, columns: Mapping[str, type]) -> No
             raise ArtifactError(f"it has no column {name}, only {known}")
         column = table[name]
         if kind is str:
-            whole = pd.api.types.infer_dtype(column, skipna=False) in ("string", "empty")
-            if not whole:
+            if column.isna().any():
+                raise ArtifactError(f"its column {name} lacks {int(column.isna().sum())} names")
+            if pd.api.types.infer_dtype(column, skipna=False) not in ("string", "empty"):
                 raise ArtifactError(f"its column {name} holds {column.dtype}, expected text")
         elif not np.issubdtype(column.dtype, np.number):
             raise ArtifactError(f"its column {name} holds {column.dtype}, expected numbers")

@@ -14,7 +14,6 @@ import json
 import re
 import site
 import sysconfig
-from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
@@ -71,16 +70,16 @@ def _is_installed(spec: importlib.machinery.ModuleSpec) -> bool:
     return any(origin.is_relative_to(folder) for folder in _find_folders())
 
 
-def _find_folders() -> Iterator[Path]:
-    """Yield where installed packages lie: site-packages, and projects installed as editable."""
-    for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        yield Path(folder).resolve()
-    for folder in site.getsitepackages():
-        yield Path(folder).resolve()
+def _find_folders() -> list[Path]:
+    """Return where installed packages lie: site-packages, and projects installed as editable."""
+    told = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     if site.ENABLE_USER_SITE:
-        yield Path(site.getusersitepackages()).resolve()
-    for distribution in distributions():
-        with suppress(ValueError, AttributeError, TypeError):
-            told = json.loads(distribution.read_text("direct_url.json") or "{}")
-            if told.get("dir_info", {}).get("editable"):
-                yield Path(unquote(urlparse(told["url"]).path)).resolve()
+        told.append(site.getusersitepackages())
+    folders = list(dict.fromkeys(told))
+    # Not on all of sys.path: the current folder may hold a pretended distribution.
+    for distribution in distributions(path=folders):
+        with suppress(ValueError, AttributeError, TypeError, KeyError):
+            found = json.loads(distribution.read_text("direct_url.json") or "{}")
+            if found.get("dir_info", {}).get("editable"):
+                folders.append(unquote(urlparse(found["url"]).path))
+    return [Path(folder).resolve() for folder in folders]
