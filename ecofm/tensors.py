@@ -86,8 +86,9 @@ def map_array(path: Path) -> npt.NDArray[np.generic]:
     try:
         if not path.is_file():
             raise ValueError("it is no file" if path.exists() else "it does not exist")
-        found: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError, TypeError) as error:
+        with np.errstate(all="raise"):  # a shape beyond count would wrap round
+            found: npt.NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, ArithmeticError, MemoryError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{path} cannot be read as an array ({reason}).") from error
     return found

@@ -48,14 +48,20 @@ def enter(main: Callable[[], None]) -> None:
         try:
             main()
         except HydraException as error:
-            # Hydra says what could not be merged, and its cause why.
-            reason = str(error.__cause__ or "").partition("\n")[0]
-            raise UsageError(f"{error} ({reason})" if reason else str(error)) from error
+            raise UsageError(_explain(error)) from error
         except (OmegaConfBaseException, EcofmError, OSError, MemoryError):
             raise
         except Exception as error:  # Hydra raises nearly anything for a config that is none
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UsageError(f"the config cannot be composed ({reason}).") from error
+
+
+def _explain(error: HydraException) -> str:
+    """Return what Hydra could not compose, and why, without its advice for other programs."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    known = [line for line in lines if line and not line.startswith(("To append", "See https"))]
+    reason = str(error.__cause__ or "").partition("\n")[0]
+    return " ".join(known) + (f" ({reason})" if reason and reason not in " ".join(known) else "")
 
 
 def require_no_code(config: DictConfig) -> None:

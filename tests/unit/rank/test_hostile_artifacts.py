@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tests.command import run
 from tests.hostile import BANG, Bang, Damage, edit, rebuild, require_refusal, write
 
-E, I, M, R = "embeddings.npy", "index.parquet", "manifest.json", "ranker.safetensors"
+E, X, M, R = "embeddings.npy", "index.parquet", "manifest.json", "ranker.safetensors"
 
 
 def archive_of_arrays(name: str) -> Damage:
@@ -89,19 +89,19 @@ EMBEDDINGS: dict[str, Damage] = {
     "a shape beyond count": header(f"({10**40}, 528)"),
     "a shape that is code": header("__import__('os').system('touch bang')"),
     "a number type that is code": header("(24, 528)", "'|O'"),
-    "index is text": write(I, "tile_id,cell_id\n"),
-    "index is empty": write(I, b""),
-    "index without places": metadata(I, geo=b""),
-    "index with broken metadata": metadata(I, geo=b"{"),
-    "index with pandas metadata that is none": metadata(I, pandas=b"[1]"),
-    "index in another system": table(I, lambda t: t.set_crs(32652, allow_override=True)),
-    "index in no system that is known": metadata(I, geo=geo(crs={"type": "none"})),
-    "index with numbers for names": table(I, lambda t: t.assign(tile_id=range(len(t)))),
-    "index without a name": table(I, lambda t: t.assign(tile_id=[None, *t["tile_id"][1:]])),
-    "index without periods": table(I, lambda t: t.drop(columns="period")),
-    "index with another period type": table(I, lambda t: t.assign(period=2019)),
-    "index that is too long": table(I, lambda t: pd.concat([t, t])),
-    "a tile twice": table(I, lambda t: t.assign(cell_id="c", period="2019")),
+    "index is text": write(X, "tile_id,cell_id\n"),
+    "index is empty": write(X, b""),
+    "index without places": metadata(X, geo=b""),
+    "index with broken metadata": metadata(X, geo=b"{"),
+    "index with pandas metadata that is none": metadata(X, pandas=b"[1]"),
+    "index in another system": table(X, lambda t: t.set_crs(32652, allow_override=True)),
+    "index in no system that is known": metadata(X, geo=geo(crs={"type": "none"})),
+    "index with numbers for names": table(X, lambda t: t.assign(tile_id=range(len(t)))),
+    "index without a name": table(X, lambda t: t.assign(tile_id=[None, *t["tile_id"][1:]])),
+    "index without periods": table(X, lambda t: t.drop(columns="period")),
+    "index with another period type": table(X, lambda t: t.assign(period=2019)),
+    "index that is too long": table(X, lambda t: pd.concat([t, t])),
+    "a tile twice": table(X, lambda t: t.assign(cell_id="c", period="2019")),
 }
 NOTES: dict[str, dict[str, Any]] = {
     "dim is text": {"dim": "528"},

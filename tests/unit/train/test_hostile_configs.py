@@ -75,7 +75,7 @@ GLOBAL = "# @package _global_\n"
 RECIPES: dict[str, str] = {
     "callbacks": "hydra:\n  callbacks:\n    x: {_target_: pathlib.Path.touch, _args_: [bang]}\n",
     "callbacks of a group": "defaults: [{override /hydra/callbacks: x}]\n",
-    "logging": "hydra:\n  job_logging:\n    formatters:\n      x: {'()': os.getcwd}\n    version: 1\n",
+    "logging": "hydra: {job_logging: {formatters: {x: {'()': os.getcwd}}, version: 1}}\n",
     "Hydra's own logging": "hydra:\n  hydra_logging:\n    handlers: {x: {class: os.system}}\n",
     "variables": "hydra: {job: {env_set: {PYTHONSTARTUP: x}}}\n",
     "a launcher": "hydra: {launcher: {_target_: os.system}}\n",
@@ -104,8 +104,12 @@ RECIPES: dict[str, str] = {
 def start(*tokens: str) -> int:
     """Return the exit code of `python -m train.pretrain TOKENS`, run in this process."""
     GlobalHydra.instance().clear()
+    # argparse takes what is no option in one piece.
+    options, values = (
+        [t for t in tokens if t.startswith("-") is wanted] for wanted in (True, False)
+    )
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["train/pretrain.py", *BASE, *tokens])
+        patched.setattr(sys, "argv", ["train/pretrain.py", *options, *BASE, *values])
         patched.setenv("HYDRA_FULL_ERROR", "1")
         try:
             enter(pretrain.main)
