@@ -6,11 +6,11 @@ for, however large: arrays of bytes, and records that were packed a thousand tim
 
 from __future__ import annotations
 
+import io
 import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import IO
 
 ALLOWED = re.compile(
     r"collections OrderedDict"
@@ -54,9 +54,9 @@ def require_unpacked(path: Path) -> None:
             raise ValueError("its parts are larger than the file")
 
 
-def _require_names(file: IO[bytes]) -> None:
+def _require_names(file: io.BufferedIOBase) -> None:
     """Read one pickle, without building anything, and raise ValueError for a name not allowed."""
-    for code, argument, _ in pickletools.genops(file):
+    for code, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
         if code.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX"):
             raise ValueError(f"it asks for what tables of tensors never do ({code.name})")
         if code.name == "GLOBAL" and not ALLOWED.fullmatch(str(argument)):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -114,7 +115,9 @@ def newest_checkpoint(folder: Path, module: nn.Module | None = None) -> Path | N
                 if bad := archive.testzip():
                     raise ValueError(f"{bad} has another checksum")
             # Mapped: the numbers have just been read, and training reads them again.
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a foreign pickle's protocol, before it fails
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             if module is not None:
                 _require_fit(found, module, step_of(path))
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
