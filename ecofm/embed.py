@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import geopandas as gpd
 import numpy as np
@@ -35,6 +35,7 @@ class Embeddings:
     def __init__(self, path: Path) -> None:
         """Open the artifact; raises ArtifactError when it is none or is damaged."""
         self.path = path
+        self.manifest: dict[str, Any] = artifact.read_manifest(path, "embeddings")
         self.notes = read_notes(path)
         self.matrix: Matrix = _map_matrix(path, self.notes.dim)
         self.index = read_geotable(
