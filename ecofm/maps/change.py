@@ -157,12 +157,16 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     n_rows = manifest.get("n_tiles") if type(manifest.get("n_tiles")) is int else None
     table = read_geotable(path, {**INDEX, **numbers}, n_rows=n_rows, made_by=MADE_BY["scores"])
     values = table[list(numbers)].to_numpy(np.float64)
-    broken = table[~np.isfinite(values).all(axis=1) | (values[:, 1] > values[:, 2])]
-    if len(broken):
-        raise EcofmError(
-            f"{path} has {len(broken)} scores that are not finite, or whose interval ends before "
-            f"it begins, first of tile {broken['tile_id'].iloc[0]}; run `ecofm score` again."
-        )
+    faults = {
+        "scores that are not finite": ~np.isfinite(values).all(axis=1),
+        "intervals that end before they begin": values[:, 1] > values[:, 2],
+    }
+    for what, mask in faults.items():
+        if mask.any():
+            raise EcofmError(
+                f"{path} has {int(mask.sum())} {what}, first of tile "
+                f"{table['tile_id'][mask].iloc[0]}; run `ecofm score` again."
+            )
     if table.empty:
         raise EcofmError(f"{path} holds no score; run `ecofm score` again.")
     twice = table[table.duplicated(["cell_id", "period"])]

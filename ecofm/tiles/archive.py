@@ -74,7 +74,10 @@ def map_shard(folder: Path, shard: int) -> tuple[Pixels, Pixels]:
     Raises OSError, ValueError or EOFError when they are missing or damaged.
     """
     pixels_path, valid_path, _ = shard_paths(folder, shard)
-    pixels, valid = (np.load(path, mmap_mode="r") for path in (pixels_path, valid_path))
+    # `numpy.load` would open archives and pickles under this name too.
+    pixels, valid = (
+        np.lib.format.open_memmap(path, mode="r") for path in (pixels_path, valid_path)
+    )
     return pixels, valid
 
 
