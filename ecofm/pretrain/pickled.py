@@ -38,7 +38,7 @@ def require_plain(path: Path) -> None:
         if len(names) != 1:
             raise ValueError("it is an archive, but none that torch wrote")
         with archive.open(names[0]) as file:
-            _require_names(file)
+            _require_names(file)  # type: ignore[arg-type]
 
 
 def require_unpacked(path: Path) -> None:
