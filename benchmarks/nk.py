@@ -47,7 +47,7 @@ from ecofm.demo.real import (
     read_labels,
 )
 from ecofm.embed import embed, open_embeddings
-from ecofm.pretrain.encoders import load as load_encoder
+from ecofm.pretrain.opening import load as load_encoder
 from ecofm.pretrain.run import RunConfig, pretrain
 from ecofm.rank.calibration import Residual, fit_residual
 from ecofm.rank.fit import fit_heads

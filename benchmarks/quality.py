@@ -27,8 +27,8 @@ from benchmarks.training import BATCH, VIEW_PX, build_config, run_config
 from ecofm.artifact import write_json
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder, Normalization
-from ecofm.pretrain.encoders import load as load_encoder
 from ecofm.pretrain.module import Positives
+from ecofm.pretrain.opening import load as load_encoder
 from ecofm.pretrain.run import pretrain
 from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.tiles.archive import Archive, open_archive

@@ -26,7 +26,8 @@ from benchmarks.record import describe_machine
 from ecofm.artifact import Draft, write_json
 from ecofm.embed import open_embeddings
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker, rank
+from ecofm.rank.opening import load_ranker
+from ecofm.rank.run import rank
 from ecofm.types import Contract
 
 DIM, N_COMPARISONS, N_CLUSTERS, N_ANNOTATORS = 256, 100_000, 500, 10

@@ -24,7 +24,7 @@ from benchmarks.training import BATCH, VIEW_PX, build_config, run_config
 from ecofm.artifact import write_json
 from ecofm.pretrain import health
 from ecofm.pretrain.encoders import Encoder
-from ecofm.pretrain.encoders import load as load_encoder
+from ecofm.pretrain.opening import load as load_encoder
 from ecofm.pretrain.run import pretrain
 from ecofm.pretrain.years import ChangePreservingConfig
 from ecofm.synth import CountryConfig, generate_country

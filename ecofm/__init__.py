@@ -18,6 +18,6 @@ def load_encoder(path: str | Path) -> tuple[Encoder, Contract]:
     `path` is the run folder or its `encoder/`. Needs neither Lightning nor Hydra. Raises
     ArtifactError when the folder is not an encoder.
     """
-    from ecofm.pretrain.encoders import load
+    from ecofm.pretrain.opening import load
 
     return load(Path(path))

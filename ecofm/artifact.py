@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,8 @@ from ecofm.checksums import (
     seal,
 )
 from ecofm.disk import describe_refusal, find_refusal, unwritable
-from ecofm.errors import ArtifactError, EcofmError
+from ecofm.errors import ArtifactError, EcofmError, UsageError
+from ecofm.fields import Partial, read_fields, require_finite
 from ecofm.lock import Lock
 from ecofm.types import say
 
@@ -35,6 +36,16 @@ __all__ = [
     "recover", "set_aside", "sync_folder", "unwritable", "write_json", "write_sealed", "write_text",
 ]  # fmt: skip
 SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Common(Partial):
+    """What the manifests of all stages may hold, beside their schema and stage."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """The stage's options."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """The hash of each input by its name."""
 
 
 @cache
@@ -103,6 +114,8 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises ArtifactError with the file's name when it is damaged."""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # a pipe would never end
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again.") from error
@@ -139,6 +152,10 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} is damaged: it does not have its own checksum; {remake(stage)}."
         )
+    try:
+        read_fields(Common, manifest)
+    except UsageError as error:
+        raise ArtifactError(f"{path}: {error} Make it again with `{command}`.") from error
     return manifest
 
 
@@ -270,6 +287,7 @@ def build_manifest(
     """Return what every manifest holds; no time, host or absolute path."""
     from ecofm import __version__
 
+    require_finite(config, "config")
     return {
         "schema": SCHEMA,
         "stage": stage,
@@ -280,9 +298,11 @@ def build_manifest(
     }
 
 
-def is_same(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
+def is_same(found: Any, manifest: Mapping[str, Any]) -> bool:
     """Return whether two manifests stand for the same result, whichever commit made it."""
-    return all(found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs"))
+    return isinstance(found, Mapping) and all(
+        found.get(key) == manifest[key] for key in ("schema", "stage", "config", "inputs")
+    )
 
 
 def holds_same(out: Path, manifest: Mapping[str, Any], overwrite: bool) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geopandas as gpd
 import numpy as np
@@ -16,13 +16,16 @@ import torch
 from ecofm import artifact, load_encoder
 from ecofm.checksums import open_file
 from ecofm.disk import create_array
-from ecofm.errors import ArtifactError, EcofmError
-from ecofm.meridian import cut_all
+from ecofm.errors import ArtifactError, EcofmError, UsageError
+from ecofm.fields import Partial, read_fields
+from ecofm.geotables import INDEX, read_geotable
 from ecofm.pretrain.encoders import Encoder, encoder_folder
+from ecofm.tensors import map_array
 from ecofm.tiles.archive import Archive, TileError, open_archives
 from ecofm.types import Contract, Progress, say
 
 BATCH_TILES = 32
+MADE_BY = artifact.MADE_BY["embeddings"]
 COLUMNS = ["tile_id", "cell_id", "period", "group", "valid_share", "geometry"]
 
 Matrix = npt.NDArray[np.float32]
@@ -35,33 +38,82 @@ class Embeddings:
         """Open the artifact; raises ArtifactError when it is none or is damaged."""
         self.path = path
         self.manifest: dict[str, Any] = artifact.read_manifest(path, "embeddings")
-        try:
-            self.index = cut_all(gpd.read_parquet(open_file(path, self.manifest, "index.parquet")))
-            self.matrix: Matrix = np.load(
-                open_file(path, self.manifest, "embeddings.npy"), mmap_mode="r"
-            )
-        except (OSError, ValueError, EOFError) as error:
-            raise ArtifactError(
-                f"{path} is damaged ({error}); make it again with `ecofm embed`."
-            ) from error
-        dim = self.manifest.get("dim")
-        if self.matrix.shape != (len(self.index), dim) or self.matrix.dtype != np.float32:
-            raise ArtifactError(
-                f"{path} has {self.matrix.shape} embeddings of {self.matrix.dtype} for "
-                f"{len(self.index)} tiles of dimension {dim}; make it again with `ecofm embed`."
-            )
-        inputs = self.manifest.get("inputs")
-        if not isinstance(inputs, dict) or "encoder" not in inputs:
-            raise ArtifactError(f"{path} names no encoder; make it again with `ecofm embed`.")
-        columns = self.manifest.get("config", {}).get("columns")
-        self.encoder_hash: str = inputs["encoder"] + (f" {columns}" if columns else "")
+        self.notes = read_notes(path)
+        vectors = open_file(path, self.manifest, "embeddings.npy")
+        self.matrix: Matrix = _map_matrix(vectors, self.notes.dim)
+        rows = open_file(path, self.manifest, "index.parquet")
+        self.index = read_geotable(rows, INDEX, n_rows=len(self.matrix), made_by=MADE_BY)
+
+    @property
+    def encoder_hash(self) -> str:
         """Which encoder, and which part of its embeddings, these come from."""
+        columns = self.notes.config.columns
+        return self.notes.inputs["encoder"] + (f" {columns}" if columns else "")
 
     def warn_of_resolution(self) -> None:
         """Say so when the tiles' ground resolution is another than the encoder's."""
-        known = Contract.from_json(self.manifest["contract"])
-        for gsd_m in dict.fromkeys(self.manifest.get("archive_gsd_m", [])):
+        known = self.notes.contract
+        for gsd_m in dict.fromkeys(self.notes.archive_gsd_m) if known else ():
+            assert known
             known.warn_of_resolution(replace(known, gsd_m=gsd_m), "the encoder", str(self.path))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part(Partial):
+    """Which part of an encoder's embeddings an artifact holds."""
+
+    columns: str | None = None
+    """Its name; None: all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notes(Partial):
+    """What the manifest of embeddings says of them, as far as anything depends on it."""
+
+    dim: int
+    """Length of a vector."""
+    inputs: dict[str, str]
+    """Hashes, `encoder` among them."""
+    config: Part = field(default_factory=Part)
+    """The options that made them."""
+    contract: Contract | None = None
+    """The pixels that the encoder takes; embeddings from elsewhere have none."""
+    archive_tile_px: list[tuple[int, int]] = field(default_factory=list)
+    """Height and width of each archive's tiles."""
+    archive_gsd_m: list[float | None] = field(default_factory=list)
+    """Ground resolution of each archive."""
+    attribution: str = ""
+    """Whose imagery it is."""
+
+
+def read_notes(path: Path) -> Notes:
+    """Return what a manifest of embeddings says; raises ArtifactError when it is damaged."""
+    manifest = artifact.read_manifest(path, "embeddings")
+    try:
+        notes = read_fields(Notes, manifest)
+        if notes.contract is not None:
+            notes.contract.require_sense()
+        if "encoder" not in notes.inputs:
+            raise UsageError("it names no encoder.")
+    except UsageError as error:
+        raise ArtifactError(
+            f"{path / artifact.MANIFEST}: {error} Make it again with `{MADE_BY}`."
+        ) from error
+    return notes
+
+
+def _map_matrix(path: Path, dim: int) -> Matrix:
+    """Return the vectors as a memory map; raises ArtifactError for what is none of theirs."""
+    try:
+        found = map_array(path)
+        if found.ndim != 2 or found.shape[1] != dim or found.dtype != np.float32:
+            raise ArtifactError(
+                f"{path} has {found.shape} embeddings of {found.dtype}, expected float32 of "
+                f"dimension {dim}."
+            )
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} Make it again with `{MADE_BY}`.") from error
+    return cast(Matrix, found)
 
 
 def require_tiles_once(parts: Sequence[tuple[Path, pd.DataFrame]], stage: str) -> None:
@@ -219,5 +271,13 @@ def _embed_tiles(
                 pixels = torch.from_numpy(np.stack([pixels for pixels, _ in tiles])).to(device)
                 valid = torch.from_numpy(np.stack([valid for _, valid in tiles])).to(device)
                 with torch.inference_mode():
-                    yield rows, model(pixels, valid).cpu().numpy()
+                    vectors = model(pixels, valid).cpu().numpy()
+                bad = ~np.isfinite(vectors).all(axis=1)
+                if bad.any():
+                    tile_id = archive.name(rows[int(bad.argmax())] - start)
+                    raise EcofmError(
+                        f"the encoder turns tile {tile_id} of {archive.path} into numbers that are "
+                        "not finite: its weights are damaged; train it again (`ecofm pretrain`)."
+                    )
+                yield rows, vectors
         start += archive.n_tiles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -11,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from ecofm.errors import ContractError, UsageError
+from ecofm.fields import read_fields
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) by long work."""
 
 DTYPES = ("uint8", "uint16", "int16")
+MIN_STD = 1e-6
+"""Stored numbers are whole: a smaller standard deviation is that of a constant."""
 TRUE_COLOUR = (("red", "green", "blue"), ("B04", "B03", "B02"))
 
 
@@ -91,27 +93,47 @@ class Contract:
     def from_json(cls, fields: dict[str, Any]) -> Contract:
         """Read what `to_json` wrote; raises ContractError when it is damaged."""
         try:
-            values: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()
-            }
-            found = cls(**values)
-            numbers = (found.scale, found.offset, *found.valid_range, *found.mean, *found.std)
-            lengths = {len(found.bands), len(found.mean), len(found.std)}
-            whole = (
-                found.dtype in DTYPES
-                and lengths == {len(set(found.bands))} != {0}
-                and all(isinstance(band, str) for band in found.bands)
-                and all(map(math.isfinite, numbers))
-                and min(found.std) >= 0
-            )
-        except (AttributeError, TypeError, ValueError) as error:
-            raise ContractError(f"the radiometric contract is damaged ({error})") from error
-        if not whole:
-            raise ContractError(
-                "the radiometric contract is damaged: bands, mean and std disagree in number, or "
-                f"the number type is none of {', '.join(DTYPES)}"
-            )
+            found = read_fields(cls, fields)
+            found.require_sense()
+        except UsageError as error:
+            raise ContractError(f"the radiometric contract is damaged: {error}") from error
         return found
+
+    def require_sense(self) -> None:
+        """Raise UsageError for values that cannot describe stored numbers."""
+        n_bands = len(self.bands)
+        if not n_bands or len(set(self.bands)) != n_bands or not all(map(str.strip, self.bands)):
+            raise UsageError(f"bands are {', '.join(self.bands)}, expected a name of its own each.")
+        for name in ("mean", "std", "wavelengths_nm"):
+            values = getattr(self, name)
+            if len(values) != n_bands and (values or name != "wavelengths_nm"):
+                raise UsageError(f"{name} has {len(values)} values for {n_bands} bands.")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype is {self.dtype!r}, expected {' or '.join(DTYPES)}.")
+        if self.scale == 0:
+            raise UsageError("scale is 0, expected another number.")
+        low, high = self.valid_range
+        if low > high:
+            raise UsageError(f"valid_range is from {low:g} to {high:g}, expected it to rise.")
+        limits = np.iinfo(self.dtype)
+        for band, mean, std in zip(self.bands, self.mean, self.std, strict=True):
+            if not limits.min <= mean <= limits.max or not 0 <= std <= limits.max - limits.min:
+                raise UsageError(
+                    f"mean {mean:g} and std {std:g} of {band} are not those of {self.dtype}."
+                )
+        lengths = {"gsd_m": (self.gsd_m,), "wavelengths_nm": self.wavelengths_nm}
+        for name, values in lengths.items():
+            if any(value is not None and value <= 0 for value in values):
+                raise UsageError(f"{name} is {values}, expected more than 0.")
+
+    def require_spread(self) -> None:
+        """Raise ContractError for a band without spread, which nothing can be measured against."""
+        flat = [band for band, std in zip(self.bands, self.std, strict=True) if std < MIN_STD]
+        if flat:
+            raise ContractError(
+                f"band {', '.join(flat)} has the same number in every pixel (std 0), and an "
+                "encoder measures pixels by their spread; tile without it (`ecofm tile --bands`)."
+            )
 
 
 def pool_contracts(contracts: list[Contract], weights: list[int], names: list[str]) -> Contract:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -11,11 +12,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ecofm.errors import UsageError
+from ecofm.fields import require_finite
 from ecofm.pretrain.method import MethodConfig
 from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
 from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
+from train.door import guard_composition
 
 CONFIGS = str(Path(__file__).resolve().parents[1] / "configs")
 
@@ -100,6 +103,7 @@ class FinetuneEntry(FinetuneConfig):
 
 def register() -> None:
     """Tell Hydra the schemas; a wrong key or type then fails when the config is composed."""
+    guard_composition()
     store = ConfigStore.instance()
     store.store(name="pretrain_schema", node=PretrainEntry)
     store.store(name="rank_schema", node=RankEntry)
@@ -112,12 +116,16 @@ def to_entry(config: DictConfig) -> Any:
     """Return the dataclass that a composed config stands for; UsageError where it lacks a value."""
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise UsageError(f"{', '.join(missing)} must be given, as {missing[0]}=VALUE.")
-    return OmegaConf.to_object(config)
+    entry = OmegaConf.to_object(config)
+    require_finite(dataclasses.asdict(entry), "config")  # type: ignore[call-overload]
+    return entry
 
 
 def to_paths(value: Any) -> list[Path]:
     """Return a list of folders from one folder or several; ValueError when there is none."""
     values = value if isinstance(value, list | tuple) else [value]
+    if wrong := [item for item in values if not isinstance(item, str | int | float | Path)]:
+        raise UsageError(f"{wrong[0]!r} is no folder; give a path, or a list as [ONE,TWO].")
     if not values:
         raise UsageError("an empty list of folders was given, as in archive=[]; name one at least.")
     return [Path(str(item)) for item in values]
@@ -125,6 +133,4 @@ def to_paths(value: Any) -> list[Path]:
 
 def pick(entry: Any, kind: type) -> Any:
     """Return the part of an entry that is one of the library's dataclasses."""
-    import dataclasses
-
     return kind(**{f.name: getattr(entry, f.name) for f in dataclasses.fields(kind)})

@@ -7,12 +7,12 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ecofm.artifact import read_manifest
 from ecofm.rank.evidence import say_evidence
 from ecofm.rank.finetune import FinetuneConfig, finetune
+from ecofm.rank.opening import load_ranker
 from ecofm.types import progress_bar
 from train.config import CONFIGS, pick, register, to_entry, to_paths
-from train.door import at_the_door
+from train.door import at_the_door, enter
 
 register()
 
@@ -33,8 +33,8 @@ def main(config: DictConfig) -> None:
         force=entry.force,
         progress=progress_bar("finetune"),
     )
-    say_evidence(read_manifest(Path(entry.out) / "ranker", "ranker"))
+    say_evidence(load_ranker(Path(entry.out) / "ranker")[1])
 
 
 if __name__ == "__main__":
-    at_the_door(main)()
+    enter(main)

@@ -23,7 +23,7 @@ from train.config import (
     to_entry,
     to_paths,
 )
-from train.door import at_the_door
+from train.door import at_the_door, enter
 
 register()
 
@@ -78,4 +78,4 @@ def wandb_id(entry: PretrainEntry) -> str:
 
 
 if __name__ == "__main__":
-    at_the_door(main)()
+    enter(main)

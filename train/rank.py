@@ -7,13 +7,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from ecofm.artifact import read_manifest
 from ecofm.errors import UsageError
 from ecofm.rank.evidence import say_evidence
 from ecofm.rank.heads import RankConfig
+from ecofm.rank.opening import load_ranker
 from ecofm.rank.run import rank, rank_target
 from train.config import CONFIGS, pick, register, to_entry, to_paths
-from train.door import at_the_door
+from train.door import at_the_door, enter
 
 register()
 
@@ -38,8 +38,8 @@ def main(config: DictConfig) -> None:
             embeddings, Path(entry.target), out, config, column=entry.column,
             positive=entry.positive, members=members, overwrite=entry.overwrite,
         )  # fmt: skip
-    say_evidence(read_manifest(out, "ranker"))
+    say_evidence(load_ranker(out)[1])
 
 
 if __name__ == "__main__":
-    at_the_door(main)()
+    enter(main)

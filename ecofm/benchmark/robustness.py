@@ -26,7 +26,7 @@ from ecofm.benchmark.robustness_looks import draw_robustness, render_table
 from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.rank.items import choose_tiles
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from ecofm.rank.targets import Ranker
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from ecofm.artifact import Draft, hash_input, read_manifest
+from ecofm.artifact import MADE_BY, Draft, hash_input, read_manifest
 from ecofm.checksums import open_file
 from ecofm.errors import EcofmError, UsageError
-from ecofm.meridian import cut_all
+from ecofm.geotables import INDEX, read_geotable
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
 
@@ -152,17 +152,22 @@ def read_scores(folder: Path) -> gpd.GeoDataFrame:
     Raises ArtifactError for another artifact, EcofmError for scores that are missing or not
     finite, or a cell that is scored twice in a period.
     """
-    path = open_file(folder, read_manifest(folder, "scores"), "scores.parquet")
-    try:
-        table = cut_all(gpd.read_parquet(path))
-    except (OSError, ValueError) as error:
-        raise EcofmError(f"{path} cannot be read ({error}); run `ecofm score` again.") from error
-    broken = table[~np.isfinite(table["score"].to_numpy(np.float64))]
-    if len(broken):
-        raise EcofmError(
-            f"{path} has {len(broken)} scores that are not finite, first of tile "
-            f"{broken['tile_id'].iloc[0]}; run `ecofm score` again."
-        )
+    manifest = read_manifest(folder, "scores")
+    path = open_file(folder, manifest, "scores.parquet")
+    numbers = dict.fromkeys(("score", "lower", "upper"), float)
+    n_rows = manifest.get("n_tiles") if type(manifest.get("n_tiles")) is int else None
+    table = read_geotable(path, {**INDEX, **numbers}, n_rows=n_rows, made_by=MADE_BY["scores"])
+    values = table[list(numbers)].to_numpy(np.float64)
+    faults = {
+        "scores that are not finite": ~np.isfinite(values).all(axis=1),
+        "intervals that end before they begin": values[:, 1] > values[:, 2],
+    }
+    for what, mask in faults.items():
+        if mask.any():
+            raise EcofmError(
+                f"{path} has {int(mask.sum())} {what}, first of tile "
+                f"{table['tile_id'][mask].iloc[0]}; run `ecofm score` again."
+            )
     if table.empty:
         raise EcofmError(f"{path} holds no score; run `ecofm score` again.")
     twice = table[table.duplicated(["cell_id", "period"])]

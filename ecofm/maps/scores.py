@@ -16,8 +16,8 @@ from ecofm.maps.cogs import write_maps
 from ecofm.maps.stac import write_collection
 from ecofm.rank.calibration import Z_90
 from ecofm.rank.evidence import describe_verdict
+from ecofm.rank.opening import load_ranker
 from ecofm.rank.resolution import warn_of_tiles
-from ecofm.rank.run import load_ranker
 from ecofm.rank.targets import Classes, Ranker
 from ecofm.types import Progress, say
 
@@ -63,7 +63,7 @@ def score(
     if draft.done:
         say(f"{out} is done already: the same embeddings and ranker.")
         return out
-    attribution = "; ".join(dict.fromkeys(part.manifest["attribution"] for part in parts))
+    attribution = "; ".join(dict.fromkeys(part.notes.attribution for part in parts))
     tables = [_score_part(part, heads, progress) for part in parts]
     whole = pd.concat(tables, ignore_index=True)
     if not np.isfinite(whole["score"]).all():

@@ -9,6 +9,7 @@ import torch
 
 from ecofm import artifact
 from ecofm.errors import UsageError
+from ecofm.fields import require_finite
 from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.encoders import EncoderConfig
 from ecofm.pretrain.method import MethodConfig
@@ -66,6 +67,10 @@ class PretrainConfig:
             raise UsageError(
                 "accumulate >= 1 that divides batch_size, and gradient_clip >= 0 are needed."
             )
+        if self.warmup_steps < 0 or not self.weight_decay >= 0:
+            raise UsageError("warmup_steps >= 0 and weight_decay >= 0 are needed.")
+        for name in ("learning_rate", "gradient_clip", "weight_decay"):
+            require_finite(getattr(self, name), name)
         require_seed(self.seed)
 
 
@@ -117,6 +122,8 @@ class RunConfig:
                 "threads >= 0, and checkpoint_every, log_every, max_skipped, monitor_every >= 1 "
                 "are needed."
             )
+        if min(self.devices, self.nodes) < 1 or (self.torch_threads or 1) < 1:
+            raise UsageError("devices, nodes and torch_threads >= 1 are needed.")
 
     @property
     def n_devices(self) -> int:

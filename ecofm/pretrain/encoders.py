@@ -14,13 +14,11 @@ import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ecofm import artifact
-from ecofm.checksums import open_file
-from ecofm.errors import ArtifactError, ContractError, UsageError
+from ecofm.errors import ContractError, UsageError
 from ecofm.pretrain.views import measure_tiles
 from ecofm.pretrain.words import Words, fit_words, sample_patches
 from ecofm.tiles.archive import Archive
@@ -74,6 +72,20 @@ class EncoderConfig:
     words: int = 256
     """Words of the dictionary of patches at full resolution; 0 leaves it out."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that cannot be used."""
+        # timm also takes names that make it fetch from a hub or read any folder.
+        if not timm.is_model(self.backbone) or ":" in self.backbone:
+            raise UsageError(
+                f"backbone {self.backbone!r} is none of timm's; see timm.list_models()."
+            )
+        if not 0 < self.width < 100:
+            raise UsageError(f"backbone width {self.width}: expected a share such as 0.5 or 2.")
+        if not (0 <= self.dropout < 1 and 0 <= self.drop_path < 1):
+            raise UsageError("dropout and drop_path are shares: expected 0 and more, less than 1.")
+        if self.words < 0 or self.words == 1:
+            raise UsageError(f"words {self.words}: expected 0, or 2 and more.")
+
 
 class Encoder(nn.Module):
     """Stored pixels to embeddings: features of the backbone, log shares of words, sub-spaces.
@@ -87,15 +99,15 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, contract: Contract) -> None:
         """Build the backbone with random weights.
 
-        Raises ValueError when timm does not know the backbone or cannot use it as configured.
+        Raises ValueError when timm cannot use the backbone as configured, ContractError for a band
+        without spread.
         """
         super().__init__()
+        contract.require_spread()
         self.config = config
         self.contract = contract
         self.backbone, self.backbone_dim = _build_backbone(config, len(contract.bands))
         self.use_channels_last(True)
-        if config.words < 0 or config.words == 1:
-            raise UsageError(f"words {config.words}: expected 0, or 2 and more.")
         self.words = Words(len(contract.bands), config.words) if config.words else None
         self.subspaces = nn.ModuleDict()
         self.register_buffer("mean", torch.tensor(contract.mean, dtype=torch.float32))
@@ -237,13 +249,6 @@ def _pool(stage: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _build_backbone(config: EncoderConfig, n_bands: int) -> tuple[nn.Module, int]:
-    # timm also takes names that make it fetch from a hub or read any folder.
-    if not timm.is_model(config.backbone) or ":" in config.backbone:
-        raise UsageError(f"backbone {config.backbone!r} is none of timm's; see timm.list_models().")
-    if not 0 < config.width < 100:
-        raise UsageError(f"backbone width {config.width}: expected a share such as 0.5 or 2.")
-    if not (0 <= config.dropout < 1 and 0 <= config.drop_path < 1):
-        raise UsageError("dropout and drop_path are shares: expected 0 and more, less than 1.")
     options: dict[str, Any] = {"in_chans": n_bands}
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
@@ -305,45 +310,6 @@ def save(folder: Path, encoder: Encoder, extra: dict[str, Any]) -> dict[str, Any
     }
     artifact.write_json(folder / CONFIG, {**extra, **fields})
     return {**extra, **fields}
-
-
-def load(path: Path) -> tuple[Encoder, Contract]:
-    """Read an encoder from a run folder or its `encoder/`; see `ecofm.load_encoder`."""
-    folder = encoder_folder(path)
-    manifest = artifact.read_manifest(folder, "encoder")
-    fields = artifact.read_json(open_file(folder, manifest, CONFIG))
-    try:
-        stored = dict(fields["encoder"])
-        stored["normalization"] = Normalization(stored["normalization"])
-        stored["pooling"] = Pooling(stored["pooling"])
-        stored["norm"] = Norm(stored.get("norm", "batch"))
-        contract = Contract.from_json(fields["contract"])
-        encoder = Encoder(EncoderConfig(**stored), contract)
-        columns = sorted(fields.get("columns", {}).items(), key=lambda item: item[1])
-        sizes = {name: end - start for name, (start, end) in columns}
-        encoder.attach(
-            {
-                name: nn.Linear(encoder.backbone_dim, size)
-                for name, size in sizes.items()
-                if name not in ("features", "words")
-            }
-        )
-        encoder.load_state_dict(load_file(str(open_file(folder, manifest, WEIGHTS))))
-    except (
-        ContractError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        OSError,
-        SafetensorError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ArtifactError(
-            f"{folder} is no whole encoder ({reason}); make it again with `ecofm pretrain`."
-        ) from error
-    return encoder.eval(), contract
 
 
 def encoder_folder(path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import torch
 
 from ecofm import artifact
 from ecofm.checksums import find_faults
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
+from ecofm.fields import Partial, read_fields
 from ecofm.pretrain.config import RunConfig, choose_precision
 from ecofm.pretrain.devices import SHARDED
 from ecofm.pretrain.module import Schedule
@@ -24,9 +25,64 @@ FIRST_CHOICES = {"channels_last": True, "compile": False}
 """What a run's first part settles on where it is told nothing."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine(Partial):
+    """What a run's first part settled on, which its later parts keep."""
+
+    torch_threads: int | None = None
+    """Threads of torch."""
+    precision: str | None = None
+    """Lightning's."""
+    channels_last: bool | None = None
+    """Memory format."""
+    compile: bool | None = None
+    """Whether the backbone was compiled."""
+    sharded: bool | None = None
+    """Whether parameters were spread over the devices."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a number of threads that is none."""
+        if self.torch_threads is not None and self.torch_threads < 1:
+            raise UsageError(f"torch_threads is {self.torch_threads}, expected 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps(Partial):
+    """How long a run is to be."""
+
+    steps: int
+    """Global batches."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noted(Partial):
+    """What a run's record says, as far as anything depends on it."""
+
+    config: Steps
+    """What the encoder depends on."""
+    inputs: dict[str, str]
+    """Hashes."""
+    machine: Machine = field(default_factory=Machine)
+    """How the run is carried out."""
+
+
 def read_record(out: Path) -> dict[str, Any]:
-    """Return what `begin` noted of the run in `out`; empty when there is none."""
-    return artifact.read_sealed(out / RUN) if (out / RUN).is_file() else {}
+    """Return what `begin` noted of the run in `out`; empty when there is none.
+
+    Raises ArtifactError when it is damaged.
+    """
+    if not (out / RUN).is_file():
+        return {}
+    try:
+        found = artifact.read_sealed(out / RUN)
+        read_fields(Noted, found)
+    except UsageError as error:
+        raise ArtifactError(
+            f"{out / RUN} is damaged: {error} Remove {out}, or choose another --out."
+        ) from error
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} Remove {out}, or choose another --out.") from error
+    return found
 
 
 def settle(run: RunConfig, found: dict[str, Any], manifest: dict[str, Any]) -> RunConfig:
@@ -67,10 +123,7 @@ def is_finished(out: Path, manifest: dict[str, Any], overwrite: bool) -> bool:
         return False
     if not record.is_file():
         raise ArtifactError(f"{out} holds files that are no run; choose another --out.")
-    try:
-        found = artifact.read_sealed(record)
-    except ArtifactError as error:
-        raise ArtifactError(f"{error} Remove {out}, or choose another --out.") from error
+    found = read_record(out)
     if _is_same_run(found, manifest):
         is_as_long = found["config"]["steps"] == manifest["config"]["steps"]
         return is_as_long and _has_encoder(out)

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from lightly.models.utils import deactivate_requires_grad
 from torch import Tensor, nn
 
+from ecofm.errors import UsageError
 from ecofm.pretrain.encoders import Encoder
 
 Views = Float[Tensor, "batch band size size"]
@@ -31,6 +32,21 @@ class MethodConfig:
     """Width of the projection head."""
     projection_dim: int = 128
     """Dimensions in which the views are compared."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes, shares and weights that are none."""
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, int):
+                is_right, expected = value >= 1, "1 or more"
+            elif "momentum" in name:
+                is_right, expected = 0 <= value <= 1, "0 to 1"
+            elif "temperature" in name:
+                is_right, expected = 0 < value < math.inf, "more than 0"
+            else:
+                is_right, expected = 0 <= value < math.inf, "0 or more"
+            if not is_right:
+                raise UsageError(f"method.{name} is {value}, expected {expected}.")
 
 
 class Method(nn.Module, ABC):

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ecofm.errors import ArtifactError, UsageError
+from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.pretrain.encoders import Encoder
+from ecofm.pretrain.pickled import require_plain
+from ecofm.tensors import load_tensors, require_finite_tensor
 from ecofm.tiles.bands import band_name
 
 STEMS = ("conv1.weight", "patch_embed.proj.weight")
@@ -55,7 +55,7 @@ def initialise(encoder: Encoder, weights: str, file: Path) -> None:
         )
     state = _read(file, weights)
     stem = next((name for name in STEMS if name in state), None)
-    if stem is None or state[stem].shape[1] != len(bands):
+    if stem is None or state[stem].ndim < 2 or state[stem].shape[1] != len(bands):
         raise ArtifactError(
             f"{file} does not hold {weights}: expected a first layer of {len(bands)} bands."
         )
@@ -85,21 +85,36 @@ def find_bands(wanted: Sequence[str], known: Sequence[str], weights: str) -> lis
 
 
 def _read(file: Path, weights: str) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            return dict(load_file(str(file)))
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-            return state
-        raise ValueError("no table of tensors")
-    except FileNotFoundError as error:
+    if not file.is_file():
+        if file.exists():
+            raise ArtifactError(f"{file} is no file; give the one that holds {weights}.")
         raise ArtifactError(
             f"{file} does not exist; download {weights} from the address that torchgeo gives."
-        ) from error
-    except (OSError, ValueError, RuntimeError, EOFError, KeyError, SafetensorError) as error:
+        )
+    if file.suffix == ".safetensors":
+        return load_tensors(file)
+    try:
+        require_plain(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except EcofmError:
+        raise
+    except Exception as error:  # pickletools and the restricted unpickler raise nearly anything
         reason = " ".join(str(error).split())[:120]
-        raise ArtifactError(f"{file} cannot be read as weights ({reason}).") from error
-    except Exception as error:  # the restricted unpickler raises nearly anything
-        if type(error).__module__ not in ("pickle", "_pickle"):
-            raise
-        raise ArtifactError(f"{file} is no file of plain tensors.") from error
+        raise ArtifactError(
+            f"{file} cannot be read as plain tensors ({reason}); download {weights} again."
+        ) from error
+    if not isinstance(state, dict) or not all(_is_plain(*part) for part in state.items()):
+        raise ArtifactError(f"{file} holds no table of tensors, which {weights} are.")
+    for name, value in state.items():
+        require_finite_tensor(value, f"{file} has {name[:80]!r} with")
+    return state
+
+
+def _is_plain(name: object, value: object) -> bool:
+    """Return whether this is a tensor whose every number is in the file."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    if value.layout is not torch.strided or value.is_quantized or value.is_complex():
+        return False
+    # A view may repeat a few numbers without end.
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()

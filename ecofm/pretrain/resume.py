@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import warnings
 import zipfile
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -13,8 +14,10 @@ from typing import Any, cast
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from torch import Tensor, nn
 
 from ecofm.errors import EcofmError
+from ecofm.pretrain.pickled import require_unpacked
 from ecofm.types import say
 
 KEEP_CHECKPOINTS = 2
@@ -99,16 +102,24 @@ def sweep(folder: Path) -> None:
         orphan.unlink(missing_ok=True)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that can be read; damaged ones are named and passed over."""
+def newest_checkpoint(folder: Path, module: nn.Module | None = None) -> Path | None:
+    """Return the newest checkpoint that can be read and, where one is given, is the module's.
+
+    Damaged ones and strangers are named and passed over.
+    """
     for path in sorted(folder.glob("step-*.ckpt"), reverse=True):
         try:
+            require_unpacked(path)
             # torch does not look at the checksums that it writes into its zip files.
             with zipfile.ZipFile(path) as archive:
                 if bad := archive.testzip():
                     raise ValueError(f"{bad} has another checksum")
             # Mapped: the numbers have just been read, and training reads them again.
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a foreign pickle's protocol, before it fails
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if module is not None:
+                _require_fit(found, module, step_of(path))
         except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
             reason = " ".join(str(error).split())[:120]
             say(f"checkpoint {path} is damaged ({reason}); taking the one before.")
@@ -120,6 +131,29 @@ def newest_checkpoint(folder: Path) -> Path | None:
         else:
             return path
     return None
+
+
+PARTS = {"state_dict": dict, "optimizer_states": list, "loops": dict, "callbacks": dict}
+"""What Lightning reads of a checkpoint, beside some numbers."""
+
+
+def _require_fit(found: object, module: nn.Module, step: int) -> None:
+    """Raise ValueError for what is no checkpoint, or one of another model or step."""
+    if not isinstance(found, dict):
+        raise ValueError("it holds no table")
+    for name, kind in PARTS.items():
+        if not isinstance(found.get(name), kind):
+            raise ValueError(f"it has no {name}")
+    wanted = module.state_dict()
+    for name in sorted(map(str, wanted.keys() ^ found["state_dict"].keys())):
+        raise ValueError(f"{name} is in one of the model and the checkpoint only")
+    for name, value in found["state_dict"].items():
+        if not isinstance(value, Tensor) or value.shape != wanted[name].shape:
+            raise ValueError(f"{name} has another shape than the model's")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{name} has numbers that are not finite")
+    if int(found["state_dict"]["step"]) != step:
+        raise ValueError(f"it was written after step {int(found['state_dict']['step'])}")
 
 
 def require_room(folder: Path, n_bytes: int) -> None:

@@ -138,7 +138,7 @@ def _pretrain(
             for archive in opened:
                 contract.warn_of_resolution(archive.contract, "the run", str(archive.path))
             if config.steps:
-                _fit(trainer, module, newest_checkpoint(out / "checkpoints"))
+                _fit(trainer, module, newest_checkpoint(out / "checkpoints", module))
             if record.stopped:
                 if trainer.is_global_zero:
                     requeue()
@@ -154,7 +154,7 @@ def _pretrain(
             # Its parameters are parts now; the checkpoint of the last step has them whole.
             encoder = Encoder(config.encoder, contract)
             module = _build_module(encoder, opened, config, run)
-            _restore(module, newest_checkpoint(out / "checkpoints"))
+            _restore(module, newest_checkpoint(out / "checkpoints", module))
         drop_unreadable(out / "encoder")
         draft = artifact.Draft(
             out / "encoder", stage="encoder", config=plain(config), inputs=inputs, overwrite=True

@@ -65,6 +65,16 @@ class ViewConfig:
             raise UsageError("views need size_px >= 8 and 0 < min_zoom <= max_zoom.")
         if not 0 <= self.blur_probability <= 1 or not 0 < self.max_blur_px < float("inf"):
             raise UsageError("views need 0 <= blur_probability <= 1 and max_blur_px > 0.")
+        shares = ("haze", "grey_probability", "drop_probability")
+        if wrong := [name for name in shares if not 0 <= getattr(self, name) <= 1]:
+            raise UsageError(
+                f"views.{wrong[0]} is {getattr(self, wrong[0])}, expected a share from 0 to 1."
+            )
+        strengths = ("max_shift", "gain", "offset", "mix")
+        if wrong := [n for n in strengths if not 0 <= getattr(self, n) < float("inf")]:
+            raise UsageError(f"views.{wrong[0]} is {getattr(self, wrong[0])}, expected 0 or more.")
+        if not self.max_zoom < float("inf"):
+            raise UsageError(f"views.max_zoom is {self.max_zoom}, expected a finite number.")
         if not 0 <= self.min_valid_share <= 1:
             raise UsageError(
                 f"views need a min_valid_share from 0 to 1, and not {self.min_valid_share}."

@@ -150,7 +150,7 @@ def describe_unseen(evidence: dict[str, Any]) -> str:
     rate = evidence["new_places"]
     if rate is None:
         return "no comparison could be held out with something left to learn from"
-    by = " by people it had not heard" if evidence["by_new_people"] else ""
+    by = " by people it had not heard" if evidence.get("by_new_people") else ""
     return (
         f"on {rate['n']} comparisons of places that it had not seen{by}, the higher score won "
         f"{_say_rate(rate)}; chance is 50%, and the consensus alone knows nothing of them"
@@ -159,7 +159,7 @@ def describe_unseen(evidence: dict[str, Any]) -> str:
 
 def describe_known(evidence: dict[str, Any]) -> str | None:
     """Say the same of comparisons with one known place, beside the consensus alone."""
-    rate = evidence["one_known_place"]
+    rate = evidence.get("one_known_place")
     if rate is None or rate["n"] < MIN_ANSWERS:
         return None
     return (
@@ -175,7 +175,7 @@ def _say_rate(rate: dict[str, float]) -> str:
 
 def require_forced(manifest: dict[str, Any], out: object, *, force: bool) -> None:
     """Raise EcofmError for a ranker of an earlier call that is no better than chance."""
-    verdict = manifest.get("evidence", {}).get("verdict")
+    verdict = (manifest.get("evidence") or {}).get("verdict")
     if verdict == Verdict.chance.value and not force:
         raise EcofmError(
             f"{out} holds the ranker of the same call already, but it is no better than chance; "
@@ -185,7 +185,7 @@ def require_forced(manifest: dict[str, Any], out: object, *, force: bool) -> Non
 
 def describe_verdict(manifest: dict[str, Any]) -> str | None:
     """Return what must be said of a ranker wherever it is used; None of a good or an old one."""
-    verdict = manifest.get("evidence", {}).get("verdict")
+    verdict = (manifest.get("evidence") or {}).get("verdict")
     if verdict == Verdict.chance.value:
         return "the ranker is no better than chance and was written with --force: believe no score"
     if verdict == Verdict.few.value:
@@ -195,13 +195,13 @@ def describe_verdict(manifest: dict[str, Any]) -> str | None:
 
 def say_evidence(manifest: dict[str, Any]) -> None:
     """Say how a ranker did on comparisons that it had not seen, and what follows."""
-    evidence = manifest.get("evidence", {})
+    evidence = manifest.get("evidence") or {}
     if "new_places" in evidence:
         lines = [describe_unseen(evidence), describe_known(evidence)]
         for line in filter(None, lines):
             say(f"{line[0].upper()}{line[1:]}.")
         rate = evidence["new_places"]
-        if evidence["verdict"] == Verdict.better.value and rate["lower"] <= 0.5:
+        if evidence["verdict"] == Verdict.better.value and rate and rate["lower"] <= 0.5:
             say(
                 "warning: the interval reaches chance: the answers are too few, or contradict each "
                 "other too much, to tell how good the ranker is."

@@ -31,6 +31,7 @@ from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import embed, open_embeddings, require_tiles_once
 from ecofm.errors import EcofmError, UsageError
+from ecofm.fields import require_finite
 from ecofm.lock import Lock
 from ecofm.pretrain import encoders
 from ecofm.pretrain.encoders import Encoder, encoder_folder
@@ -88,6 +89,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         """Raise ValueError for values that cannot be used."""
         require_seed(self.seed)
+        require_finite(self.learning_rate, "learning_rate")
+        require_finite(self.consistency, "consistency")
         few = min(self.steps, self.pairs, self.exemplars, self.lora_rank) < 1
         if few or self.learning_rate <= 0 or self.consistency < 0:
             raise UsageError(

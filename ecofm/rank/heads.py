@@ -17,7 +17,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ecofm.errors import UsageError
+from ecofm.errors import ArtifactError, UsageError
 from ecofm.rank.calibration import Residual
 from ecofm.rank.features import Basis, Kernel
 from ecofm.rank.items import ItemFeatures, Matrix
@@ -174,7 +174,16 @@ class Heads:
     """How far places stray from what the embedding tells; None: not known."""
 
     def predict(self, embeddings: Matrix) -> Floats:
-        """Return the heads' scores, shape (head, tile), for embeddings (tile, dim)."""
+        """Return the heads' scores, shape (head, tile), for embeddings (tile, dim).
+
+        Raises ArtifactError for embeddings of another dimension.
+        """
+        basis = self.features.basis if isinstance(self.features, Kernel) else self.features
+        if embeddings.shape[1] != len(basis.mean):
+            raise ArtifactError(
+                f"the ranker takes embeddings of {len(basis.mean)} dimensions, and these have "
+                f"{embeddings.shape[1]}; one of the two is damaged: make it again."
+            )
         features = torch.from_numpy(self.features(embeddings))
         raw = [
             self.head.scores(parameters, features).numpy()

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from ecofm.artifact import read_manifest
+from ecofm.embed import read_notes
 from ecofm.types import say
 
 NEAR = 1.2
@@ -18,10 +18,9 @@ def describe_tiles(embeddings: Sequence[Path]) -> list[dict[str, Any]]:
     """Return tile_px (height, width) and gsd_m of the tiles behind embeddings, None if unknown."""
     found: list[dict[str, Any]] = []
     for path in embeddings:
-        manifest = read_manifest(path, "embeddings")
-        sizes, gsds = manifest.get("archive_tile_px", []), manifest.get("archive_gsd_m", [])
-        for size, gsd_m in zip_longest(sizes, gsds):
-            tiles = {"tile_px": size, "gsd_m": gsd_m}
+        notes = read_notes(path)
+        for size, gsd_m in zip_longest(notes.archive_tile_px, notes.archive_gsd_m):
+            tiles = {"tile_px": list(size) if size else None, "gsd_m": gsd_m}
             if tiles not in found:
                 found.append(tiles)
     return found

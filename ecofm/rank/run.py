@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from ecofm import artifact
-from ecofm.checksums import open_file
 from ecofm.compare import hash_comparisons, read_comparisons
 from ecofm.compare.members import read_members
 from ecofm.embed import open_embeddings
-from ecofm.errors import ArtifactError, ComparisonError, UsageError
+from ecofm.errors import ComparisonError, UsageError
 from ecofm.rank.calibration import MIN_REPEATED, Residual
 from ecofm.rank.evidence import Evidence, require_forced
 from ecofm.rank.features import Basis, Kernel, build_basis, build_kernel
 from ecofm.rank.fit import fit_heads
-from ecofm.rank.heads import HEADS, HeadName, Heads, RankConfig
+from ecofm.rank.heads import HeadName, Heads, RankConfig
 from ecofm.rank.items import Matrix, choose_tiles, pair_items
 from ecofm.rank.losses import Floats, LossName
+from ecofm.rank.opening import WEIGHTS
 from ecofm.rank.resolution import describe_tiles
 from ecofm.rank.table import read_target
-from ecofm.rank.targets import Classes, Ranker, fit_target
+from ecofm.rank.targets import Classes, fit_target
 from ecofm.types import say
-
-WEIGHTS = "ranker.safetensors"
 
 
 def rank(
@@ -181,42 +177,3 @@ def to_tensors(heads: Heads) -> dict[str, Floats]:
         fields |= {"landmarks": kernel.landmarks, "whitening": kernel.whitening}
         fields["width"] = np.array([kernel.width])
     return {name: np.ascontiguousarray(value) for name, value in fields.items()}
-
-
-def load_ranker(path: Path) -> tuple[Ranker, dict[str, Any]]:
-    """Return a ranker's heads and manifest; raises ArtifactError when it is none or damaged."""
-    manifest = artifact.read_manifest(path, "ranker")
-    try:
-        stored = load_file(str(open_file(path, manifest, WEIGHTS)))
-        names = manifest.get("classes") or []
-        if not names:
-            return _read_heads(stored, manifest), manifest
-        # Of two classes one is modelled, and the other is the rest.
-        n_modelled = 1 if len(names) == 2 else len(names)
-        found = [_read_heads(stored, manifest, f"{n}." if n else "") for n in range(n_modelled)]
-        return Classes(names, manifest["positive"], found), manifest
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ArtifactError(
-            f"{path} is damaged ({error}); make it again with `ecofm rank`."
-        ) from error
-
-
-def _read_heads(stored: dict[str, Any], manifest: dict[str, Any], prefix: str = "") -> Heads:
-    own = {
-        name.removeprefix(prefix): value
-        for name, value in stored.items()
-        if name.startswith(prefix)
-    }
-    basis = Basis(own["mean"], own["projection"])
-    features: Basis | Kernel = basis
-    if "landmarks" in own:
-        features = Kernel(basis, own["landmarks"], own["whitening"], float(own["width"][0]))
-    head = HEADS[HeadName(manifest["config"]["head"])]
-    parts = (own["parameters"], own["offset"], own["unit"])
-    residual = None
-    if manifest["residual"] is not None:
-        # Older rankers have no limit, the oldest no tilt.
-        named = {"tilt": "residual_tilt", "limit": "residual_limit"}
-        more = {part: float(manifest[name]) for part, name in named.items() if name in manifest}
-        residual = Residual(float(manifest["residual"]), **more)
-    return Heads(head, features, *parts, residual)

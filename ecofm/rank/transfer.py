@@ -44,8 +44,9 @@ from ecofm.rank.items import (
 )
 from ecofm.rank.losses import Floats, davidson_slopes
 from ecofm.rank.luck import measure_luck
+from ecofm.rank.opening import WEIGHTS, load_ranker
 from ecofm.rank.resolution import describe_tiles, warn_of_tiles
-from ecofm.rank.run import WEIGHTS, describe_residual, load_ranker, to_tensors
+from ecofm.rank.run import describe_residual, to_tensors
 from ecofm.rank.unseen import judge_unseen
 from ecofm.types import require_seed, say
 

@@ -100,7 +100,10 @@ def map_shard(folder: Path, shard: int) -> tuple[Pixels, Pixels]:
     """
     pixels_path, valid_path, _ = shard_paths(folder, shard)
     try:
-        pixels, valid = (np.load(path, mmap_mode="r") for path in (pixels_path, valid_path))
+        # `numpy.load` would open archives and pickles under this name too.
+        pixels, valid = (
+            np.lib.format.open_memmap(path, mode="r") for path in (pixels_path, valid_path)
+        )
     except TokenError as error:  # numpy reads the header as Python
         raise ValueError(f"no header ({error})") from error
     return pixels, valid

@@ -1,7 +1,8 @@
 """Workers: shards made in this process, or by Dask on a local cluster or on SLURM.
 
 A shard is a task by itself, so memory follows the number of workers, and what a killed run has
-committed is not made again. `--dask FILE` is a YAML of a cluster:
+committed is not made again. `--dask FILE` is a YAML of a cluster, whose shell lines are run as they
+stand:
 
     cluster: slurm        # or local
     jobs: 20              # SLURM jobs, or local processes
@@ -20,13 +21,15 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from ecofm.errors import ArtifactError
+from ecofm.errors import ArtifactError, UsageError
+from ecofm.fields import read_fields, read_yaml
 from ecofm.tiles.jobs import Cells, Job
 from ecofm.tiles.plan import Plan, TileConfig
 from ecofm.tiles.rasters import Rasters
@@ -37,6 +40,125 @@ LONG_S = 60
 MIN_SHARDS = 16
 """With fewer to make, starting a cluster costs more than it saves."""
 AHEAD = 2  # tasks a worker that are handed over at once
+
+
+class Cluster(Enum):
+    """Where the workers run."""
+
+    local = "local"
+    slurm = "slurm"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a file of `--dask` says."""
+
+    cluster: Cluster
+    """Where the workers run."""
+    jobs: int | None = None
+    """SLURM jobs, or local processes; None: as many as `--workers`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Those of the cluster."""
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for a number of jobs that is none."""
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"jobs is {self.jobs}, expected 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scheduler:
+    """The process that hands out the work."""
+
+    dashboard_address: str | None = None
+    """Where its page is shown."""
+    port: int | None = None
+    """Where workers find it."""
+    host: str | None = None
+    """The address that it listens at."""
+    interface: str | None = None
+    """The network that it listens on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalOptions:
+    """The options of distributed.LocalCluster that a file may set; none of them names code."""
+
+    processes: bool | None = None
+    """Whether workers are processes, or threads of this one."""
+    threads_per_worker: int | None = None
+    """Threads of each."""
+    memory_limit: str | None = None
+    """Memory of each, such as 4GB."""
+    host: str | None = None
+    """The address that the scheduler listens at."""
+    interface: str | None = None
+    """The network that it listens on."""
+    scheduler_port: int | None = None
+    """Where workers find it."""
+    dashboard_address: str | None = None
+    """Where its page is shown."""
+    local_directory: str | None = None
+    """Where workers write what does not fit into memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SlurmOptions:
+    """The options of dask_jobqueue.SLURMCluster that a file may set.
+
+    Lines of the job's script, and the program that is Python there, are run as they stand.
+    """
+
+    queue: str | None = None
+    """Partition."""
+    account: str | None = None
+    """Whose time is used."""
+    cores: int | None = None
+    """Cores a job."""
+    processes: int | None = None
+    """Workers a job."""
+    memory: str | None = None
+    """Memory a job, such as 16GB."""
+    walltime: str | None = None
+    """Longest time of a job, as "02:00:00"."""
+    job_cpu: int | None = None
+    """What SLURM is told in place of `cores`."""
+    job_mem: str | None = None
+    """What SLURM is told in place of `memory`."""
+    name: str | None = None
+    """Of the workers."""
+    job_name: str | None = None
+    """Of the jobs."""
+    python: str | None = None
+    """The program that is Python on the nodes."""
+    shebang: str | None = None
+    """First line of the job's script."""
+    job_script_prologue: list[str] | None = None
+    """Lines of the script before the worker starts, such as `module load`."""
+    job_extra_directives: list[str] | None = None
+    """More lines for sbatch."""
+    job_directives_skip: list[str] | None = None
+    """Lines for sbatch that are left out."""
+    interface: str | None = None
+    """The network between workers and scheduler."""
+    local_directory: str | None = None
+    """Where workers write what does not fit into memory."""
+    shared_temp_directory: str | None = None
+    """Where files for all nodes lie."""
+    log_directory: str | None = None
+    """Where jobs write their logs."""
+    death_timeout: float | None = None
+    """Seconds after which a worker without scheduler ends."""
+    nanny: bool | None = None
+    """Whether a process watches over each worker."""
+    scheduler_options: Scheduler | None = None
+    """The process that hands out the work."""
+
+
+OPTIONS: dict[Cluster, type[LocalOptions] | type[SlurmOptions]] = {
+    Cluster.local: LocalOptions,
+    Cluster.slurm: SlurmOptions,
+}
 
 
 def make_shards(
@@ -178,14 +300,9 @@ def _read_cluster(path: Path | None, workers: int) -> dict[str, Any]:
     if path is None:
         return {"cluster": "local", "jobs": workers, "options": {}}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ArtifactError(f"{path} cannot be read as YAML ({error}).") from error
-    if not isinstance(found, dict) or found.get("cluster") not in ("slurm", "local"):
-        raise ArtifactError(f"{path}: expected `cluster: slurm` or `cluster: local`.")
-    if unknown := set(found) - {"cluster", "jobs", "options"}:
-        raise ArtifactError(f"{path}: {', '.join(sorted(unknown))} is not known beside options.")
-    jobs = found.get("jobs", workers)
-    if not isinstance(jobs, int) or jobs < 1:
-        raise ArtifactError(f"{path}: jobs is {jobs!r}, expected a number from 1.")
-    return {"cluster": found["cluster"], "jobs": jobs, "options": found.get("options") or {}}
+        found = read_fields(Wanted, read_yaml(path))
+        read_fields(OPTIONS[found.cluster], found.options, name="options")
+    except UsageError as error:
+        raise ArtifactError(f"--dask {path}: {error}") from error
+    jobs = workers if found.jobs is None else found.jobs
+    return {"cluster": found.cluster.value, "jobs": jobs, "options": found.options}

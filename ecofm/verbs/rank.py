@@ -11,8 +11,9 @@ from ecofm.errors import UsageError
 from ecofm.rank.evidence import say_evidence
 from ecofm.rank.foretold import describe_figures
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker, rank_target
+from ecofm.rank.opening import load_ranker
 from ecofm.rank.run import rank as run_rank
+from ecofm.rank.run import rank_target
 from ecofm.verbs.outcome import conclude
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
-import pandas as pd
 from PIL import Image
 
 from ecofm.artifact import MADE_BY, MANIFEST, read_json, read_manifest
-from ecofm.checksums import find_faults, open_file, remake
+from ecofm.checksums import find_faults, remake
+from ecofm.compare.members import read_members
 from ecofm.contrast import name_colours, warn_of_names
 from ecofm.errors import ArtifactError
+from ecofm.maps.change import read_scores
 from ecofm.maps.granules import measure_scene_edges, summarise
 from ecofm.maps.looks import (
     draw_contact_sheet,
@@ -26,6 +26,7 @@ from ecofm.maps.looks import (
 )
 from ecofm.maps.pictures import draw_imagery, draw_scores, save_picture
 from ecofm.rank.evidence import say_evidence
+from ecofm.rank.opening import load_ranker
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
@@ -64,7 +65,7 @@ def show(path: Path, *, out: Path | None = None) -> None:
         text = json.dumps(manifest[name])
         print(f"  {name}: {text if len(text) <= MAX_LINE else text[:MAX_LINE] + '...'}")
     if stage == "ranker":
-        say_evidence(manifest)
+        say_evidence(load_ranker(folder)[1])
     elif manifest.get("warning"):
         say(f"warning: {manifest['warning']}.")
     draw = DRAWERS.get(stage)
@@ -112,18 +113,18 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
 
 
 def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
-    sizes = pd.read_parquet(open_file(folder, manifest, "clusters.parquet")).groupby("item").size()
+    sizes = read_members(folder).groupby("item").size()
     print("  sizes: " + ", ".join(f"{item}: {size}" for item, size in sizes.items()))
     for sheet in sorted((folder / "exemplars").glob("*.png")):
         Image.open(sheet).save(pictures / sheet.name)
 
 
 def _draw_scores(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
-    scores = gpd.read_parquet(open_file(folder, manifest, "scores.parquet"))
+    scores, attribution = read_scores(folder), str(manifest.get("attribution", ""))
     print(scores.groupby("period")["score"].describe().round(2).to_string())
     for period in sort_periods(scores["period"]):
         if scores.geometry.notna().any():
-            figure = draw_scores(scores, period, f"Score {period}", manifest["attribution"])
+            figure = draw_scores(scores, period, f"Score {period}", attribution)
             save_picture(figure, pictures / f"score_{period}.png")
 
 

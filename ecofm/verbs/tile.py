@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -13,9 +12,9 @@ from ecofm.tiles.archive import open_archive
 from ecofm.tiles.area import read_area
 from ecofm.tiles.ingest import TileConfig
 from ecofm.tiles.ingest import tile as run_tile
-from ecofm.tiles.rasters import Sign
 from ecofm.tiles.search import SearchConfig, is_api
 from ecofm.tiles.search import search as run_search
+from ecofm.tiles.signing import load_sign
 from ecofm.tiles.verify import verify as run_verify
 from ecofm.types import progress_bar, say
 from ecofm.verbs.outcome import conclude
@@ -68,7 +67,9 @@ def tile(
             Across the 180th meridian: 179,-17,-179,-16 or 179,-17,181,-16, or polygons that are cut
             there or have longitudes above 180.
         search: What is looked for in a STAC API.
-        sign: `module:function` that makes a URL readable, as `planetary_computer:sign`.
+        sign: `module:function` that makes a URL readable, as `planetary_computer:sign`. The module
+            is imported, and so its code runs: it must be of a package that is installed in the
+            Python of this command, and never a file of the current folder or of PYTHONPATH.
         masks: Folder of rasters named as the scenes are; what is not 0 in them is invalid.
         workers: Processes that make tiles (a local Dask cluster); one a core by default.
         dask: YAML of another cluster: `cluster: slurm`, `jobs:` and the `options:` of
@@ -93,7 +94,7 @@ def tile(
         out,
         config,
         area=area,
-        sign=_load_sign(sign) if sign else None,
+        sign=load_sign(sign) if sign else None,
         masks=masks,
         workers=workers,
         dask=dask,
@@ -137,18 +138,6 @@ def _find(
     items = out.with_name(f"{out.name}.items")
     run_search(apis[0], items, read_area(area), search, again=append or overwrite)
     return [items]
-
-
-def _load_sign(name: str) -> Sign:
-    """Return the function that `module:function` names; raises ValueError when there is none."""
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--sign {name}: expected module:function ({error}).") from error
-    if not callable(found):
-        raise UsageError(f"--sign {name} is no function.")
-    return cast(Sign, found)
 
 
 def _verify(paths: tuple[str, ...], out: Path, strict: bool) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ecofm.errors import UsageError
 from ecofm.rank.evidence import say_evidence
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from ecofm.rank.transfer import TransferConfig
 from ecofm.rank.transfer import transfer as run_transfer
 from ecofm.types import progress_bar

@@ -19,7 +19,7 @@ from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps import scores as scores_module
 from ecofm.maps.scores import predict_intervals, score
 from ecofm.rank.calibration import Z_90
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from tests.reseal import reseal
 
 

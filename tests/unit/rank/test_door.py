@@ -10,7 +10,8 @@ import pytest
 
 from ecofm.artifact import MANIFEST, read_manifest
 from ecofm.rank.evidence import FEW_ANSWERS
-from ecofm.rank.run import load_ranker, rank
+from ecofm.rank.opening import load_ranker
+from ecofm.rank.run import rank
 from tests.command import run
 from tests.unit.rank.test_evidence import COLUMNS, QUICK, vote
 from tests.unit.rank.test_rank import MATRIX, TILE_IDS, write_embeddings

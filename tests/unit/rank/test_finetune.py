@@ -17,7 +17,7 @@ from ecofm.errors import ArtifactError, ComparisonError, ContractError, EcofmErr
 from ecofm.pretrain.views import ViewConfig
 from ecofm.rank.finetune import FinetuneConfig, Trained, _group_by_cell, finetune
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from ecofm.tiles.archive import open_archive
 
 

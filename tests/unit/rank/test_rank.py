@@ -25,7 +25,8 @@ from ecofm.rank.features import build_basis
 from ecofm.rank.fit import fit_heads
 from ecofm.rank.heads import Ensemble, RankConfig
 from ecofm.rank.items import gather_features, pair_items
-from ecofm.rank.run import load_ranker, rank
+from ecofm.rank.opening import load_ranker
+from ecofm.rank.run import rank
 from ecofm.types import Contract
 
 N_TILES, DIM = 150, 12

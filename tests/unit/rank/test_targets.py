@@ -17,7 +17,8 @@ from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps.scores import score
 from ecofm.rank.foretold import describe_figures
 from ecofm.rank.heads import Ensemble, HeadName, RankConfig
-from ecofm.rank.run import load_ranker, rank_target
+from ecofm.rank.opening import load_ranker
+from ecofm.rank.run import rank_target
 from ecofm.rank.targets import Classes, fit_conformal
 from ecofm.rank.transfer import TransferConfig, open_target
 from tests.unit.rank.test_rank import MATRIX, N_TILES, TILE_IDS, TRUTH, write_embeddings

@@ -17,7 +17,8 @@ from scipy.stats import spearmanr
 from ecofm.artifact import read_manifest
 from ecofm.errors import ArtifactError, ComparisonError, EcofmError
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker, rank
+from ecofm.rank.opening import load_ranker
+from ecofm.rank.run import rank
 from ecofm.rank.transfer import (
     TransferConfig,
     fit_towards,

@@ -124,6 +124,7 @@ def test_urls_are_signed_when_they_are_opened(
         f"def sign(url):\n    return url.replace('s3://store', {api.url!r}) + '?key=1'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("site.getsitepackages", lambda: [str(tmp_path)])
     api.folder.joinpath("2019").rename(api.folder / "signed")
     del api.items[1:]
     for band in BANDS:

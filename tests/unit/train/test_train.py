@@ -25,7 +25,7 @@ from ecofm.pretrain.methods import METHODS
 from ecofm.pretrain.run import PretrainConfig, RunConfig
 from ecofm.rank.finetune import FinetuneConfig
 from ecofm.rank.heads import RankConfig
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from ecofm.recipe import read_recipe, recipe_folder
 from ecofm.tiles.loader import PairLoader
 from ecofm.tiles.pairs import PairConfig, Season
