@@ -12,10 +12,11 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ecofm.benchmark.columns import REGION_KEYS, list_names
-from ecofm.benchmark.vectors import SET_CRS, read_vector
+from ecofm.benchmark.vectors import SET_CRS
 from ecofm.errors import EcofmError
 from ecofm.meridian import close, cut, find_leap
 from ecofm.tables import canonical, column_name, count, quote
+from ecofm.vectors import read_vector
 
 EQUAL_AREA = "EPSG:6933"
 WGS84 = "EPSG:4326"
