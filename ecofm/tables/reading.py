@@ -145,6 +145,10 @@ def decode(path: Path, content: bytes) -> str:
             f"{encoding.removesuffix('-sig').upper()}; save the file in UTF-8 (Excel: "
             '"CSV UTF-8").'
         ) from error
+    if text.lstrip().startswith("<"):
+        raise EcofmError(
+            f"{path} is {FOREIGN[b'<']}, not a table of text; save it as CSV in UTF-8."
+        )
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise EcofmError(f"{path}, line {line} holds a zero byte; save the file as CSV in UTF-8.")

@@ -78,9 +78,9 @@ def read_vector(path: Path, what: str) -> gpd.GeoDataFrame:
 
 
 def _told(error: Exception) -> str:
-    """Return what went wrong; of JSON that is no GeoJSON the reasons are Python's own words."""
+    """Return what went wrong; of nonsense in JSON the reasons are Python's own words."""
     if isinstance(error, TypeError | KeyError | AttributeError | IndexError):
-        return "its shapes or fields are not as GeoJSON has them"
+        return "its shapes or fields are not as such a file has them"
     if isinstance(error, RecursionError):
         return "it is nested too deep"
     return "it needs too much memory" if isinstance(error, MemoryError) else reason_of(error)
@@ -142,6 +142,9 @@ def _read_shapefile(path: Path) -> gpd.GeoDataFrame:
             f"{path} is a shapefile and has no {' and no '.join(sorted(missing))} file of its name "
             "beside it; copy all of them, or give a GeoPackage or GeoJSON."
         )
+    n_declared = 2 * int.from_bytes(read_start(path, 28)[24:], "big")
+    if (n_bytes := path.stat().st_size) < n_declared:
+        raise FileError(f"it was cut off: it has {n_bytes} bytes of {n_declared}")
     return _read_linked(found)
 
 
@@ -164,6 +167,8 @@ def _read_linked(files: dict[str, Path]) -> gpd.GeoDataFrame:
         found = pyogrio.read_dataframe(place)
     if not isinstance(found, gpd.GeoDataFrame):
         raise FileError("it has no shapes")
+    if len(found) != n_declared:
+        raise FileError(f"it holds {len(found)} of {n_declared} features")
     return found
 
 

@@ -19,8 +19,9 @@ MAX_UNITS = 2e8
 MAX_CROSSINGS = 1000
 """Places at which an outline may cross itself: with 1000, mending it takes a second, with 17,000
 over a minute, and ever longer."""
-N_PROBED, MAX_PAIRS = 100, 5_000_000
-"""Edges that are tried against all others before every pair is, and as many pairs as are."""
+N_PROBED, N_USUAL, MAX_PAIRS = 100, 3, 100_000
+"""Edges that are tried against all others first: of an outline each lies near itself and its two
+neighbours, and so many other pairs are tried."""
 GRID_FILE = re.compile(r"(?:grids|PARAMETERFILE\W+[^]]*)\W*[^\s\]]*[/\\]", re.IGNORECASE)
 """A datum shift by a file that lies somewhere, in WKT or in a PROJ string."""
 
@@ -64,6 +65,6 @@ def _crosses_too_often(shape: BaseGeometry) -> bool:
     edges = shapely.linestrings(np.stack([numbers[:-1], numbers[1:]], axis=1)[is_edge])
     tree = shapely.STRtree(edges)
     probed = edges[np.linspace(0, len(edges) - 1, N_PROBED).astype(int)]
-    if len(edges) * tree.query(probed).shape[1] / N_PROBED > MAX_PAIRS:
+    if len(edges) * (tree.query(probed).shape[1] / N_PROBED - N_USUAL) > 2 * MAX_PAIRS:
         return True
     return bool(tree.query(edges, predicate="crosses").shape[1] > 2 * MAX_CROSSINGS)
