@@ -27,6 +27,7 @@ import pandas as pd
 import yaml
 
 from ecofm.errors import ArtifactError
+from ecofm.files import read_file
 from ecofm.tiles.jobs import Cells, Job
 from ecofm.tiles.plan import Plan, TileConfig
 from ecofm.tiles.rasters import Rasters
@@ -36,6 +37,7 @@ from ecofm.types import Progress, say
 LONG_S = 60
 MIN_SHARDS = 16
 """With fewer to make, starting a cluster costs more than it saves."""
+MAX_CLUSTER_BYTES = 2**20
 AHEAD = 2  # tasks a worker that are handed over at once
 
 
@@ -178,7 +180,7 @@ def _read_cluster(path: Path | None, workers: int) -> dict[str, Any]:
     if path is None:
         return {"cluster": "local", "jobs": workers, "options": {}}
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_file(path, MAX_CLUSTER_BYTES))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ArtifactError(f"{path} cannot be read as YAML ({error}).") from error
     if not isinstance(found, dict) or found.get("cluster") not in ("slurm", "local"):

@@ -105,4 +105,6 @@ def _crs_of(path: Path, found: dict[str, Any]) -> CRS | None:
             "such as urn:ogc:def:crs:EPSG::32652: correct it, or write it anew with its code, as "
             f'with `ogr2ogr -a_srs EPSG:32652 new.gpkg "{path}"`.'
         )
-    return CRS.from_authority(named["authority"] or named["short"], named["code"])
+    authority, code = named["authority"] or named["short"], named["code"]
+    # Longitude comes first in GeoJSON, whichever of the two is named.
+    return CRS.from_epsg(4326) if code == "CRS84" else CRS.from_authority(authority, code)

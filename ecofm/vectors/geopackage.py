@@ -102,14 +102,13 @@ def _only_layer(path: Path, database: sqlite3.Connection) -> Layer:
             "WHERE c.data_type = 'features'"
         )
     ]
-    if len(layers) != 1:
-        what = (
-            f"holds the layers {', '.join(x.name for x in layers)}" if layers else "has no shapes"
-        )
-        name = layers[0].name if layers else "LAYER"
+    if not layers:
+        raise ValueError("it has no layer with shapes")
+    if len(layers) > 1:
         raise EcofmError(
-            f"{path} {what}; write the one that is meant to a file of its own, as with "
-            f'`ogr2ogr new.gpkg "{path}" "{name}"`.'
+            f"{path} holds the layers {', '.join(layer.name for layer in layers)}; write the one "
+            "that is meant to a file of its own, as with "
+            f'`ogr2ogr new.gpkg "{path}" "{layers[0].name}"`.'
         )
     if layers[0].name.lower() not in plain:
         raise EcofmError(
