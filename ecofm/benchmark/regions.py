@@ -69,12 +69,12 @@ def read_regions(path: Path, column: str | None = None) -> Regions:
     kept = is_polygon & has_name
     names, shapes = names[kept], table.geometry[kept]
     shapes = _mend(names, shapes, path, notes)
-    n_corners = shapes.length.sum() / MAX_STEP[bool(shapes.crs.is_geographic)]
-    if n_corners > MAX_CORNERS:
+    length = float(shapely.length(shapes.array).sum())
+    if length > MAX_CORNERS * MAX_STEP[bool(shapes.crs.is_geographic)]:
         raise EcofmError(
-            f"{path} has outlines that are {shapes.length.sum():.3g} long in all, in the unit of "
-            f"its CRS ({shapes.crs.name}), more than there are on the Earth; name the right CRS, as "
-            f'with `ogr2ogr -a_srs EPSG:4326 new.gpkg "{path}"`.'
+            f"{path} has outlines that are {length:.3g} long in all, in the unit of its CRS "
+            f"({shapes.crs.name}), more than there are on the Earth; name the right CRS, as with "
+            f'`ogr2ogr -a_srs EPSG:4326 new.gpkg "{path}"`.'
         )
     placed = _to_equal_area(shapes)
     whole = _join_parts(names, placed, path, notes)
