@@ -27,6 +27,7 @@ from ecofm.checksums import (
 from ecofm.disk import describe_refusal, find_refusal, unwritable
 from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.fields import Partial, read_fields, require_finite
+from ecofm.files import read_file
 from ecofm.lock import Lock
 from ecofm.types import say
 
@@ -36,6 +37,7 @@ __all__ = [
     "recover", "set_aside", "sync_folder", "unwritable", "write_json", "write_sealed", "write_text",
 ]  # fmt: skip
 SCHEMA = 1
+MAX_JSON_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +116,7 @@ def write_text(path: Path, text: str) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON; raises ArtifactError with the file's name when it is damaged."""
     try:
-        if path.exists() and not path.is_file():
-            raise OSError("it is no file")  # a pipe would never end
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_file(path, MAX_JSON_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again.") from error
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ecofm.errors import UsageError
+from ecofm.files import read_file
 
 T = TypeVar("T")
 MAX_YAML_BYTES = 1_000_000
@@ -163,13 +164,7 @@ def require_finite(given: object, name: str) -> None:
 def read_yaml(path: Path) -> object:
     """Return what a small YAML file says; raises UsageError when it is damaged or too large."""
     try:
-        if not path.is_file():
-            raise UsageError(f"{path} is no file.")
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes, expected a config.")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(read_file(path, MAX_YAML_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        if isinstance(error, UsageError):
-            raise
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} cannot be read as YAML ({reason}).") from error

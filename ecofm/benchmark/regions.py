@@ -12,16 +12,19 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ecofm.benchmark.columns import REGION_KEYS, list_names
-from ecofm.benchmark.vectors import SET_CRS, read_vector
+from ecofm.benchmark.vectors import SET_CRS
 from ecofm.errors import EcofmError
 from ecofm.meridian import close, cut, find_leap
 from ecofm.tables import canonical, column_name, count, quote
+from ecofm.vectors import read_vector
 
 EQUAL_AREA = "EPSG:6933"
 WGS84 = "EPSG:4326"
 MAX_STEP = {True: 0.05, False: 5_000.0}
 """Longest edge by whether the CRS is geographic, in degrees or else metres: an edge that is
 straight in one projection is bent in another."""
+MAX_CORNERS = 50_000_000
+"""Corners that outlines may have when no edge is longer: 250 million km in metres."""
 OVERLAP = 0.01
 """Share of the smaller region from which two regions overlap; borders drawn twice differ less."""
 
@@ -66,6 +69,13 @@ def read_regions(path: Path, column: str | None = None) -> Regions:
     kept = is_polygon & has_name
     names, shapes = names[kept], table.geometry[kept]
     shapes = _mend(names, shapes, path, notes)
+    length = float(shapely.length(shapes.array).sum())
+    if length > MAX_CORNERS * MAX_STEP[bool(shapes.crs.is_geographic)]:
+        raise EcofmError(
+            f"{path} has outlines that are {length:.3g} long in all, in the unit of its CRS "
+            f"({shapes.crs.name}), more than there are on the Earth; name the right CRS, as with "
+            f'`ogr2ogr -a_srs EPSG:4326 new.gpkg "{path}"`.'
+        )
     placed = _to_equal_area(shapes)
     whole = _join_parts(names, placed, path, notes)
     return Regions(whole[whole.geometry.area > 0].reset_index(drop=True), notes)

@@ -17,9 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
+from ecofm.files import FileError, read_file, reason_of, require_parquet
 from ecofm.tables.keys import column_name, count, quote
 
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
+MAX_BYTES = 2**30
+"""1 GiB, also of what is packed with gzip."""
 FOREIGN = {
     b"PK\x03\x04": "a workbook or a zip archive",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -99,17 +102,27 @@ def read_table(path: Path) -> Table:
 def read_bytes(path: Path) -> bytes:
     """Return a file's content, decompressed; raises EcofmError when missing, empty or damaged."""
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_BYTES)
         if content.startswith(GZIP):
-            content = gzip.decompress(content)
+            content = _unpack(content)
+        if content.startswith(PARQUET):
+            require_parquet(io.BytesIO(content))
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise EcofmError(
-            f"{path} cannot be read as a table ({reason}); give a CSV or Parquet file."
+            f"{path} cannot be read as a table ({reason_of(error)}); give a CSV or Parquet file."
         ) from error
     if not content.strip():
         raise EcofmError(f"{path} is empty; give a table with a line of column names and rows.")
     return content
+
+
+def _unpack(content: bytes) -> bytes:
+    """Return what is packed with gzip; raises FileError where it is far more than it looks."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        found = packed.read(MAX_BYTES + 1)
+    if len(found) > MAX_BYTES:
+        raise FileError(f"it unpacks to more than {MAX_BYTES} bytes")
+    return found
 
 
 def decode(path: Path, content: bytes) -> str:
@@ -132,6 +145,10 @@ def decode(path: Path, content: bytes) -> str:
             f"{encoding.removesuffix('-sig').upper()}; save the file in UTF-8 (Excel: "
             '"CSV UTF-8").'
         ) from error
+    if text.lstrip().startswith("<"):
+        raise EcofmError(
+            f"{path} is {FOREIGN[b'<']}, not a table of text; save it as CSV in UTF-8."
+        )
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise EcofmError(f"{path}, line {line} holds a zero byte; save the file as CSV in UTF-8.")

@@ -16,9 +16,8 @@ from shapely.geometry.base import BaseGeometry
 from ecofm.errors import EcofmError
 from ecofm.grid import WGS84, Cell
 from ecofm.meridian import close, cut, find_leap, join
+from ecofm.vectors import read_vector
 
-SUFFIXES = (".geojson", ".json", ".gpkg", ".shp", ".fgb", ".parquet")
-"""No format that can name another file or a server, as OGR's VRT does."""
 N_STEPS = 100
 """Steps along the sides of polygons that reach round a pole or over the 180th meridian."""
 
@@ -60,19 +59,13 @@ def read_area(text: str) -> Area:
             raise EcofmError(f"--area {text}: expected four numbers, or a file.") from None
         return Area(_read_box(text, *numbers))
     path = Path(text)
-    if path.suffix.lower() not in SUFFIXES:
+    if not path.exists():
         raise EcofmError(
-            f"--area {text}: expected west,south,east,north in degrees, or polygons as "
-            f"{', '.join(SUFFIXES)}."
+            f"--area {text}: expected west,south,east,north in degrees, or a file of polygons."
         )
-    try:
-        read = gpd.read_parquet if path.suffix.lower() == ".parquet" else gpd.read_file
-        table = read(path)
-    # pyogrio's errors derive from RuntimeError, its missing files from OSError.
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EcofmError(f"{path} cannot be read as polygons ({error}).") from error
-    if not isinstance(table, gpd.GeoDataFrame) or table.crs is None:
-        raise EcofmError(f"{path} has no place (geometry and CRS); expected polygons with a CRS.")
+    table = read_vector(path, "polygons")
+    if table.crs is None:
+        raise EcofmError(f"{path} has no CRS; expected polygons with one.")
     shapes = table.geometry.dropna()
     shapes = shapes[shapes.geom_type.str.contains("Polygon")]
     if shapes.crs.is_geographic:

@@ -56,4 +56,5 @@ def root_of(path: Path) -> Path:
 
 def is_product(folder: Path) -> bool:
     """Return whether a folder is a SAFE folder, whatever it is called."""
-    return any((folder / name).is_file() for name in PRODUCT_FILES)
+    # Also where it is no file: then the product is damaged, and is no folder of band files.
+    return any(os.path.lexists(folder / name) for name in PRODUCT_FILES)

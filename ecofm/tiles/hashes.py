@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xxhash
 
+from ecofm.files import require_file
 from ecofm.tiles.sources import Source
 
 WHOLE_BYTES = 2**26
@@ -29,7 +30,7 @@ def hash_source(source: Source) -> str:
         digest.update(json.dumps(source.item, sort_keys=True).encode())
     try:
         for path in source.files:
-            n_bytes = path.stat().st_size
+            n_bytes = require_file(path)
             digest.update(n_bytes.to_bytes(8, "little"))
             with path.open("rb") as file:
                 if n_bytes <= WHOLE_BYTES:

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from ecofm.errors import SceneError
+from ecofm.files import read_file
 
 MAX_BYTES = 2**24
 
@@ -13,9 +14,7 @@ MAX_BYTES = 2**24
 def read_xml(path: Path) -> ET.Element:
     """Return the root of an XML file; SceneError when it is large, damaged or has entities."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SceneError(f"has {path.name} of {path.stat().st_size} bytes")
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MAX_BYTES).decode("utf-8")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise SceneError(f"has entities in {path.name}, which no such file has")
         return ET.fromstring(text)

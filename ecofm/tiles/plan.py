@@ -42,7 +42,8 @@ from ecofm.tiles.products import read_product
 from ecofm.tiles.rasters import Sign
 from ecofm.tiles.rivals import leave_out_rivals
 from ecofm.tiles.scenes import Hiding, Part, Scene, readable_name
-from ecofm.tiles.sources import Source, Sources
+from ecofm.tiles.sidecars import AUX, MASK
+from ecofm.tiles.sources import FOLLOW, Source, Sources
 from ecofm.tiles.stac import read_stac
 from ecofm.types import Contract
 
@@ -237,6 +238,9 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
 
 
 def _read(source: Source, config: TileConfig, options: SceneOptions, mask: Path | None) -> Scene:
+    for file in source.files:
+        if file.name.endswith((AUX, MASK)) and not source.may_read(file):
+            raise SceneError(f"has {file.name} beside it, which leads out of its folder; {FOLLOW}")
     scene = (read_stac if source.kind == "stac" else read_product)(source, options)
     if scene.period is None and config.name_pattern is None:
         place = source.files[0] if source.kind in ("raster", "bands") else source.path

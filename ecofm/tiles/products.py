@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from ecofm.errors import SceneError
+from ecofm.files import read_start
 from ecofm.tiles.assembly import GRANULE, IDENTITY, Place, SceneOptions, Told, assemble
 from ecofm.tiles.bandfiles import split_band
 from ecofm.tiles.bands import SENTINEL
@@ -81,7 +83,7 @@ def _dates_beside(source: Source) -> list[str]:
     table = folder.parent / "dates.txt"
     if not number or not table.is_file() or not source.may_read(table):
         return []
-    lines = table.read_text(encoding="utf-8", errors="replace")[:4096].splitlines()
+    lines = read_start(table, 4096).decode("utf-8", "replace").splitlines()
     return [line.split(":", 1)[1] for line in lines if line.startswith(f"date_{number[1]}:")]
 
 
@@ -105,7 +107,7 @@ def _read_safe(source: Source, options: SceneOptions) -> Scene:
 def _read_metadata(source: Source) -> Told:
     """Return what a SAFE folder's own XML says; raises SceneError when it is damaged."""
     folder = source.path
-    path = next(folder / name for name in PRODUCT_FILES if (folder / name).is_file())
+    path = next(folder / name for name in PRODUCT_FILES if os.path.lexists(folder / name))
     found: dict[str, list[str]] = {}
     offsets: dict[str, list[tuple[str, str]]] = {}
     for element in read_xml(path).iter():

@@ -19,8 +19,10 @@ from pyproj.exceptions import ProjError
 from rasterio._err import CPLE_BaseError  # damaged GeoTIFF keys reach properties unwrapped
 from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
 from ecofm.errors import SceneError
+from ecofm.files import read_start, reason_of
 
 # A VRT named .tif reads any local file and calls URLs, so the driver follows the first bytes.
 DRIVERS = {
@@ -34,9 +36,19 @@ DRIVERS = {
 }
 MAX_OPEN = 16
 MAX_BANDS = 1000
-MAX_BLOCK_BYTES = 2**29
-# Deflate reaches about 1000:1; a larger promise is an empty file that asks for all memory.
-MAX_RATIO = 1100
+MAX_BLOCK_BYTES = 2**28
+"""Of a tile or strip when unpacked: it is decoded whole for any of its pixels."""
+FREE_PX, FREE_BYTES = 2**28, 2**30
+"""A raster may declare so much (16,384 px a side, 1 GiB) whatever it holds: a granule of 10,980 px
+may be blank. Work follows what is declared: 40,000 px a side in 1.8 MB are 24,649 tiles."""
+MAX_RATIO, MAX_SHOWN_RATIO = 1100, 100
+"""A larger one may declare so many bytes for each that it holds: deflate reaches 1000:1; and so
+many of pixels that show something, of which imagery packs 2:1, and classes 30:1."""
+MAX_PACKED_PX = 2**32
+"""Pixels of a raster that packs better than `MAX_SHOWN_RATIO`."""
+CUT = "if it is right, cut it into parts: gdal_retile.py -ps 16384 16384 -targetDir PARTS FILE"
+N_PROBED = 16
+"""Places in a row and in a column at which such a raster is asked whether it shows something."""
 
 MAX_OPEN_S = 600
 """A remote raster is opened anew after this time: signatures of URLs expire."""
@@ -152,10 +164,9 @@ def _open(path: Path | Remote) -> rasterio.DatasetReader:
 
 def _driver_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            start = file.read(8)
+        start = read_start(path, 8)
     except OSError as error:
-        raise SceneError(f"cannot be opened ({error.strerror})") from error
+        raise SceneError(f"cannot be opened ({reason_of(error)})") from error
     if not start:
         raise SceneError("is empty")
     for magic, driver in DRIVERS.items():
@@ -168,14 +179,15 @@ def _require_sane_size(dataset: rasterio.DatasetReader, path: Path | Remote) -> 
     if dataset.count > MAX_BANDS:
         raise SceneError(f"has {dataset.count} bands, expected at most {MAX_BANDS}")
     item_bytes = max(np.dtype(dtype).itemsize for dtype in dataset.dtypes)
-    declared = dataset.width * dataset.height * dataset.count * item_bytes
-    # Sparse or bomb: chips are small, so the ratio is judged above 256 MiB only.
+    n_px = dataset.width * dataset.height
+    declared = n_px * dataset.count * item_bytes
+    # Of a remote raster nothing is known before its pixels are read.
     held = path.stat().st_size if isinstance(path, Path) else declared
-    if declared > 2**28 and declared > MAX_RATIO * held:
-        raise SceneError(
-            f"declares {dataset.width}x{dataset.height} px in {dataset.count} bands but holds "
-            f"{held} bytes"
-        )
+    is_large = n_px > FREE_PX or declared > FREE_BYTES
+    is_packed = is_large and declared > MAX_SHOWN_RATIO * held
+    said = f"declares {dataset.width}x{dataset.height} px in {dataset.count} bands but holds {held}"
+    if is_packed and (declared > MAX_RATIO * held or n_px > MAX_PACKED_PX):
+        raise SceneError(f"{said} bytes; {CUT}")
     # A block is read whole, with all its bands where they are interleaved by pixel.
     together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
     block_px = max(height * width for height, width in dataset.block_shapes)
@@ -184,3 +196,23 @@ def _require_sane_size(dataset: rasterio.DatasetReader, path: Path | Remote) -> 
             f"is stored in blocks of {block_px * item_bytes * together / 1e6:.0f} MB; rewrite it "
             "with gdal_translate -co TILED=YES"
         )
+    if is_packed and not 0 < (shown := _share_shown(dataset)) * declared <= MAX_SHOWN_RATIO * held:
+        what = f"about {shown:.0%} of its pixels show" if shown else "none of its pixels shows"
+        raise SceneError(f"{said} bytes, and by some probes {what} something; {CUT}")
+
+
+def _share_shown(dataset: rasterio.DatasetReader) -> float:
+    """Return which share of a raster shows something, by places from all over it."""
+    rows, columns = (
+        np.linspace(0, side - 1, N_PROBED).astype(int).tolist()
+        for side in (dataset.height, dataset.width)
+    )
+    shown = 0
+    for row in rows:
+        for column in columns:
+            place = Window(column, row, 1, 1)
+            value = dataset.read(1, window=place)[0, 0]
+            # A picture may be black; 0 of other numbers is nodata where nothing is declared.
+            is_shown = np.isfinite(value) and (value != 0 or dataset.dtypes[0] == "uint8")
+            shown += bool(is_shown and dataset.read_masks(1, window=place)[0, 0])
+    return shown / N_PROBED**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +23,9 @@ class Sidecar:
 
 
 def sidecars_of(path: Path) -> tuple[Path, ...]:
-    """Return the files beside a raster that change what its numbers mean."""
+    """Return what lies beside a raster and changes what its numbers mean: files, by their names."""
     beside = (path.with_name(path.name + suffix) for suffix in (AUX, MASK))
-    return tuple(file for file in beside if file.is_file())
+    return tuple(file for file in beside if os.path.lexists(file))
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -33,13 +34,13 @@ def read_sidecar(path: Path) -> Sidecar:
     Its place and its tags have no say. Raises SceneError when it cannot be read, and where a mask
     lies in FILE.msk.
     """
-    if path.with_name(path.name + MASK).is_file():
+    if os.path.lexists(path.with_name(path.name + MASK)):
         raise SceneError(
             f"has its mask beside it, in {path.name}{MASK}, which is not read; write both into one "
             "file with gdal_translate, GDAL_TIFF_INTERNAL_MASK set to YES"
         )
     aux = path.with_name(path.name + AUX)
-    if not aux.is_file():
+    if not os.path.lexists(aux):
         return Sidecar()
     found = Sidecar()
     into = {"NoDataValue": found.nodata, "Scale": found.scales, "Offset": found.offsets}

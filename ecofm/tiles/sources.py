@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ecofm.errors import SceneError
+from ecofm.files import is_special, kind_of
 from ecofm.tiles.bandfiles import sort_band_files, split_band
 from ecofm.tiles.given import SUFFIXES, absolute, is_inside, is_product, labels_of, together
 from ecofm.tiles.items import (
@@ -103,6 +104,8 @@ def find_sources(
     for path in paths:
         if not path.exists():
             raise SceneError(f"{path} does not exist; give a folder or files of imagery.")
+        if is_special(path):
+            raise SceneError(f"{path} is {kind_of(path)}; give a folder or files of imagery.")
     labels = labels_of(paths)
     for root, given in together(paths):
         search = Search(root, given, tuple(labels), labels[root], chips, follow_links, sources)
@@ -225,6 +228,12 @@ class Search:
                         f"holds a link, {path.relative_to(folder)}, that leads elsewhere; {FOLLOW}"
                     )
                     return
+                if is_special(path):
+                    self.into.rejected[self.name(folder)] = (
+                        f"holds {path.relative_to(folder)}, which is {kind_of(path)}, expected a "
+                        "file; unpack the product again"
+                    )
+                    return
             found += paths
         granules: dict[str, list[Path]] = {}
         for path in found:
@@ -243,6 +252,8 @@ class Search:
             suffix = path.suffix.lower()
             if suffix in UNREAD:
                 self.into.rejected[self.name(path)] = UNREAD[suffix]
+            elif suffix in {*SUFFIXES, *JSON_SUFFIXES} and is_special(path):
+                self.into.rejected[self.name(path)] = f"is {kind_of(path)}, expected a file"
             elif suffix in JSON_SUFFIXES and not self.chips and not self.refuses(path):
                 yield from self._stac(path)
             elif suffix in SUFFIXES and _is_file(path) and not self.refuses(path):
@@ -374,26 +385,3 @@ def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], lis
 def _is_file(path: Path) -> bool:
     """Return whether a path is a file, or a link that leads nowhere and must be named as such."""
     return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def find_masks(folder: Path, sources: Sources, follow_links: bool = False) -> dict[str, Path]:
-    """Return the masks in a folder by the name of their scene; SceneError when none has one.
-
-    The mask of `a/b.jp2` is `a/b.tif`, `a/b.png` or `a/b.jp2` in that folder, that of the item `c`
-    in `a/b.json` is `a/b/c.tif`.
-    """
-    found = {}
-    for name, source in sources.found.items():
-        file, _, item = name.partition("#") if source.item is not None else (name, "", "")
-        stem = file if source.kind in ("bands", "safe") else str(Path(file).with_suffix("") / item)
-        for suffix in sorted(SUFFIXES):
-            path = folder / f"{stem}{suffix}"
-            if not path.is_file():
-                continue
-            if not follow_links and not is_inside(path, folder):
-                raise SceneError(f"{path} is a mask that leads out of {folder}; {FOLLOW}.")
-            found[name] = path
-            break
-    if not found:
-        raise SceneError(f"{folder} holds no mask named as a scene is; name them as the scenes.")
-    return found

@@ -55,6 +55,10 @@ def tile(
     themselves, processing baselines and dates, in this order, and checked against the pixels; where
     nothing decides, a scene is left out with the flag to give. docs/SOURCES.md tells it all.
 
+    One bad input is left out by name, and the others go on: what is no file (a pipe, a device), a
+    raster of more than 16,384 px a side or 1 GiB that holds less than a hundredth of what it shows,
+    a tile or strip of more than 256 MiB, XML of more than 16 MiB, JSON of more than 64 MiB.
+
     Instead of scenes, one URL of a STAC API may be given, with --remote, --area and --dates: the
     items that it has there are kept in `OUT.items` and read over https. They are asked for once;
     --append asks again for what is new.
@@ -63,7 +67,8 @@ def tile(
         path: Scenes, or folders that are searched for them, or the URL of a STAC API.
         out: The archive's folder.
         config: How scenes become tiles.
-        area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons.
+        area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons
+            (GeoPackage, GeoJSON, shapefile, FlatGeobuf, GeoParquet).
             Across the 180th meridian: 179,-17,-179,-16 or 179,-17,181,-16, or polygons that are cut
             there or have longitudes above 180.
         search: What is looked for in a STAC API.

@@ -163,3 +163,9 @@ def test_a_table_without_shapes_is_no_regions(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("region,population\na,1\nb,2\n")
     with pytest.raises(EcofmError, match=r"r\.csv has no shapes to be regions"):
         read_regions(tmp_path / "r.csv")
+
+
+def test_outlines_longer_than_any_on_the_earth_are_refused(tmp_path: Path) -> None:
+    shapes = [box(-1.9e8, -1.9e8, 1.9e8, 1.9e8)] * 200
+    with pytest.raises(EcofmError, match="more than there are on the Earth; name the right CRS"):
+        read_regions(write(tmp_path / "r.gpkg", shapes, [str(n) for n in range(200)], crs=32632))

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import struct
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +17,6 @@ import pytest
 from ecofm.errors import SceneError
 
 SECRET = 4242
-
-
-@pytest.fixture
-def network() -> Iterator[tuple[str, list[str]]]:
-    """Return the address of a server, and the list of what was asked of it."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_error(404)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def vrt(source: str) -> str:

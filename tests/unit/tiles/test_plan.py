@@ -124,7 +124,8 @@ def test_links_keep_the_user_s_names_and_those_that_lead_out_are_named(
     assert archive.index["group"].tolist() == ["03"]
     assert archive.index["cell_id"].tolist() == ["03/a.png"]
     reasons = rejected(tmp_path / "out")
-    assert list(reasons) == ["03/b.png", "03/c.png", "04"]
+    assert list(reasons) == ["03/b.png", "03/c.png", "03/pipe.png", "04"]
+    assert reasons["03/pipe.png"] == "is a named pipe, expected a file"
     assert "leads out of the given folder" in reasons["03/c.png"]
     assert "is a link to a folder" in reasons["04"]
     given = paint.tile(folder / "c.png", tmp_path / "given", grid="none")
