@@ -20,12 +20,13 @@ from ecofm.grid import WGS84, Grid, Keys, outline_of
 from ecofm.tiles.archive import Archive
 from ecofm.tiles.area import Area, read_area
 from ecofm.tiles.hashes import hash_file, hash_source
+from ecofm.tiles.masks import find_masks
 from ecofm.tiles.periods import years_of
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
 from ecofm.tiles.rasters import Sign
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.shards import read_part
-from ecofm.tiles.sources import Sources, find_masks, find_sources
+from ecofm.tiles.sources import Sources, find_sources
 from ecofm.tiles.statistics import BandStatistics, build_contract
 from ecofm.tiles.target import (
     begin,

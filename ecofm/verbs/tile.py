@@ -11,10 +11,12 @@ from cyclopts import Parameter
 from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.area import read_area
+from ecofm.tiles.asking import is_api
 from ecofm.tiles.ingest import TileConfig
 from ecofm.tiles.ingest import tile as run_tile
+from ecofm.tiles.items import shown
 from ecofm.tiles.rasters import Sign
-from ecofm.tiles.search import SearchConfig, is_api
+from ecofm.tiles.search import SearchConfig
 from ecofm.tiles.search import search as run_search
 from ecofm.tiles.verify import verify as run_verify
 from ecofm.types import progress_bar, say
@@ -129,7 +131,9 @@ def _find(
             raise UsageError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
         return [Path(text) for text in given]
     if not config.remote:
-        raise SceneError(f"{apis[0]} is a URL; give --remote to read it, or a folder of imagery.")
+        raise SceneError(
+            f"{shown(apis[0])} is a URL; give --remote to read it, or a folder of imagery."
+        )
     if len(given) > 1:
         raise UsageError("give one URL of a STAC API, and nothing beside it.")
     if area is None or search is None or search.dates is None:
