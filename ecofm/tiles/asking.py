@@ -28,6 +28,10 @@ PORTS = {"http": 80, "https": 443}
 Answer = TypeVar("Answer")
 
 
+class OverLimit(Exception):
+    """A server answers longer than anybody waits for, or with more than anybody means."""
+
+
 def is_api(text: str) -> bool:
     """Return whether what was given is a URL, of a STAC API then, and no path."""
     return re.match(r"https?:/", text) is not None
@@ -38,7 +42,7 @@ def one_host(api: str) -> Any:
     from pystac_client.stac_api_io import StacApiIO
     from requests import PreparedRequest, Response
     from requests.adapters import HTTPAdapter
-    from requests.exceptions import InvalidURL, ReadTimeout
+    from requests.exceptions import InvalidURL
     from urllib3 import BaseHTTPResponse, Retry
 
     home = _origin(api)
@@ -69,15 +73,15 @@ def one_host(api: str) -> Any:
             try:
                 response = _within(left_s, whole)
             except TimeoutError as error:
-                limit = f"an answer takes more than {ANSWER_S} s"
+                limit = f"an answer took more than {ANSWER_S} s; try again later"
                 if left_s < ANSWER_S:
-                    limit = f"the search takes more than {SEARCH_S} s; narrow --dates or --area"
-                raise ReadTimeout(limit) from error
+                    limit = f"the search took more than {SEARCH_S} s; narrow --dates or --area"
+                raise OverLimit(limit) from error
             room -= response.raw.getbuffer().nbytes
             if room < 0:
-                raise InvalidURL(
-                    f"its answers are longer than {MAX_SEARCH_BYTES} bytes; narrow --dates or "
-                    "--area"
+                raise OverLimit(
+                    f"its answers are longer than {MAX_SEARCH_BYTES >> 20} MiB together; narrow "
+                    "--dates or --area"
                 )
             return response
 
@@ -106,14 +110,12 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _body_of(raw: Any) -> bytes:
-    """Return an answer's body, unpacked; raises InvalidURL for one that is too long."""
-    from requests.exceptions import InvalidURL
-
+    """Return an answer's body, unpacked; raises OverLimit for one that is too long."""
     body = bytearray()
     while chunk := raw.read(CHUNK_BYTES, decode_content=True):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise InvalidURL(f"an answer is longer than {MAX_ANSWER_BYTES} bytes")
+            raise OverLimit(f"an answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
     return bytes(body)
 
 

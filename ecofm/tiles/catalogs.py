@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecofm.errors import SceneError
 from ecofm.tiles.items import Item, file_of, is_catalog, is_file_href, links_of
 from ecofm.tiles.limits import MAX_CATALOG_BYTES, MAX_CATALOG_DEPTH, MAX_LINKS
 
-NARROWER = "give the catalogs that it links to one at a time, with --append"
+NARROWER = "give the catalogs that are linked one at a time, with --append"
+TOO_DEEP = "is more than {} links away from {}, and is not read; give it by itself"
+TOO_MANY = f"has links beyond the first {{}} of this run, which are not read; {NARROWER}"
+TOO_LONG = f"is linked after documents of {{}} MiB, and is not read; {NARROWER}"
 
 
 @dataclass(slots=True)
@@ -25,25 +27,13 @@ class Walked:
     n_bytes: int = 0
 
     def is_new(self, path: Path) -> bool:
-        """Return whether a document is read for the first time, and count it."""
+        """Return whether a document comes for the first time, and count it."""
         real = os.path.realpath(path)
         if real in self.documents:
             return False
         self.documents.add(real)
         self.n_bytes += path.stat().st_size
         return True
-
-    def require_room(self) -> None:
-        """Raise SceneError once there is more to read than anybody means."""
-        if self.n_links > MAX_LINKS:
-            raise SceneError(
-                f"leads to more than {MAX_LINKS} links, and the rest is not read; {NARROWER}"
-            )
-        if self.n_bytes > MAX_CATALOG_BYTES:
-            raise SceneError(
-                f"leads to documents of more than {MAX_CATALOG_BYTES >> 30} GiB, and the rest is "
-                f"not read; {NARROWER}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,40 +49,33 @@ class Reader:
 def documents(first: Path, reader: Reader, walked: Walked) -> Iterator[tuple[Path, Item]]:
     """Yield a document and what its links lead to, the nearest first.
 
-    A link that is not followed is told to the reader, and so is a catalog that leads to more than
-    the limits allow.
+    What is not read is told to the reader: a link that leads nowhere, and whatever is beyond the
+    limits.
     """
     waiting = deque([(first, 0)])
-    try:
-        while waiting:
-            path, depth = waiting.popleft()
-            if not walked.is_new(path):
-                continue
-            walked.require_room()
-            found = reader.read(path)
-            yield path, found
-            if is_catalog(found):
-                for target in _targets(path, found, reader, walked):
-                    if depth < MAX_CATALOG_DEPTH:
-                        waiting.append((target, depth + 1))
-                    elif os.path.realpath(target) not in walked.documents:
-                        reader.reject(target, None, _too_deep(first))
-    except SceneError as error:
-        reader.reject(first, None, str(error))
-
-
-def _too_deep(first: Path) -> str:
-    return (
-        f"is more than {MAX_CATALOG_DEPTH} links away from {first.name}, and is not read; give it "
-        "by itself"
-    )
+    while waiting:
+        path, depth = waiting.popleft()
+        if not walked.is_new(path):
+            continue
+        if depth > MAX_CATALOG_DEPTH:
+            reader.reject(path, None, TOO_DEEP.format(MAX_CATALOG_DEPTH, first.name))
+            continue
+        if walked.n_bytes > MAX_CATALOG_BYTES:
+            reader.reject(path, None, TOO_LONG.format(MAX_CATALOG_BYTES >> 20))
+            continue
+        found = reader.read(path)
+        yield path, found
+        if is_catalog(found):
+            waiting += ((target, depth + 1) for target in _targets(path, found, reader, walked))
 
 
 def _targets(path: Path, found: Item, reader: Reader, walked: Walked) -> Iterator[Path]:
     """Yield the files that a catalog links to, each once; the other links are rejected."""
     for href in dict.fromkeys(links_of(found)):
+        if walked.n_links >= MAX_LINKS:
+            reader.reject(path, None, TOO_MANY.format(MAX_LINKS))
+            return
         walked.n_links += 1
-        walked.require_room()
         target = file_of(href, path)
         if "://" in href and not is_file_href(href):
             reason = "is a URL; give the URL of a STAC API with --remote, or download it"

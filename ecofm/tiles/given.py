@@ -17,7 +17,8 @@ def absolute(path: Path) -> Path:
 
 def is_inside(path: Path, root: Path) -> bool:
     """Return whether a path, its links followed, lies in a folder."""
-    return real(path).is_relative_to(real(root))
+    inside, top = os.path.realpath(path), os.path.realpath(root)
+    return inside == top or inside.startswith(os.path.join(top, ""))
 
 
 def real(path: Path) -> Path:

@@ -91,7 +91,7 @@ def fault_of(found: Item, depth: int = MAX_NESTING) -> str | None:
         if not boxes:
             break
     if boxes and depth == MAX_NESTING:
-        return f"is nested in more than {MAX_NESTING} levels, and is read to no depth"
+        return f"is nested in more than {MAX_NESTING} levels; it is no item that anybody writes"
     n_assets = len(assets) if isinstance(assets := found.get("assets"), dict) else 0
     if n_assets > MAX_ASSETS:
         return f"has {n_assets} assets, expected at most {MAX_ASSETS}"

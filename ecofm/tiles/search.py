@@ -24,7 +24,7 @@ from ecofm.artifact import Draft, unwritable, write_json
 from ecofm.errors import SceneError, UsageError
 from ecofm.meridian import close
 from ecofm.tiles.area import Area
-from ecofm.tiles.asking import is_api, one_host
+from ecofm.tiles.asking import OverLimit, is_api, one_host
 from ecofm.tiles.items import fault_of, shown
 from ecofm.tiles.limits import MAX_CORNERS, MAX_ITEM_BYTES
 from ecofm.tiles.periods import read
@@ -118,7 +118,9 @@ def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:
     """
     if item.get("type") != "Feature" or "stac_version" not in item:
         raise SceneError("is no STAC item")
-    if not ITEM_ID.fullmatch(str(item.get("id"))):
+    name = item.get("id")
+    is_text = isinstance(name, str | int) and not isinstance(name, bool)
+    if not is_text or not ITEM_ID.fullmatch(str(name)):
         raise SceneError("has an id that is no file name")
     if (fault := fault_of(item)) is not None:
         raise SceneError(fault)
@@ -220,6 +222,8 @@ def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]
                     )
     except APIError as error:
         reason = _reason(error)
+        if isinstance(error.__context__, OverLimit):
+            raise SceneError(f"{told} is not asked any further: {reason}.") from error
         status = getattr(error, "status_code", None)
         what = f"answers {status}" if status else "does not answer"
         raise SceneError(f"{told} {what} ({reason}); is it the URL of a STAC API?") from error
