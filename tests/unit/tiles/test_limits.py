@@ -208,7 +208,8 @@ HOSTILE = {
                "expected a number"),
     "platform": (feature("a", properties={"platform": "\x1b[2J"}), "is of platform \\x1b[2J"),
     "twice": ('{"type": "Feature", "stac_version": "1.0.0", "properties": {'
-              '"datetime": "2019-06-01", "datetime": "2020-06-01"}, "assets": {"B04": {"href": "a.tif"}}}',
+              '"datetime": "2019-06-01", "datetime": "2020-06-01"}, '
+              '"assets": {"B04": {"href": "a.tif"}}}',
               "names datetime twice, with two values"),
     "very deep": ('{"type": "Feature", "stac_version": "1.0.0", "x":' + "[" * 99_999, "too deep"),
 }  # fmt: skip
