@@ -6,15 +6,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ecofm.errors import SceneError
 from ecofm.tiles.bands import SENTINEL, UNNAMED, Choice, choose
 from ecofm.tiles.claims import Claim, Evidence, Sample, baseline_of_name, parse_baseline
 from ecofm.tiles.headers import Header, read_header
+from ecofm.tiles.kept import Kept
 from ecofm.tiles.periods import period_or
-from ecofm.tiles.radiometry import Radiometry, resolve
-from ecofm.tiles.rasters import Rasters, Remote, Sign
+from ecofm.tiles.radiometry import Radiometry, resolve, telling
+from ecofm.tiles.rasters import Pixels, Rasters, Remote, Sign
 from ecofm.tiles.samples import sample_part, undeclared_nodata
 from ecofm.tiles.scenes import Hiding, Part, Scene, own_units, shape_of
 
@@ -39,6 +41,12 @@ Place = tuple[Path | Remote, int]
 """A raster and the number of a band in it, from 1."""
 
 
+Decision = tuple[list[Part], dict[str, Radiometry], str, list[str]]
+"""The parts with what their numbers mean, and what people must be told."""
+N_KEPT = 1024
+N_SAMPLES_KEPT = 16  # a MB or two each
+
+
 @dataclass(kw_only=True, slots=True)
 class SceneOptions:
     """What people say of all scenes; it overrides what the scenes say."""
@@ -51,6 +59,10 @@ class SceneOptions:
     remote: bool = False
     """Whether assets with a URL may be read."""
     sign: Sign | None = None
+    headers: Kept[Header] = field(default_factory=lambda: Kept(N_KEPT))
+    samples: Kept[Pixels] = field(default_factory=lambda: Kept(N_SAMPLES_KEPT))
+    decisions: Kept[Decision] = field(default_factory=lambda: Kept(N_KEPT))
+    """What the last rasters said: many items may name one."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -123,7 +135,7 @@ def assemble(
     def part_of(index: int, nodata: float | None) -> Part:
         path, number = files[own[index]]
         if path not in headers:
-            headers[path] = read_header(path)
+            headers[path] = options.headers.ask(path, lambda: read_header(path))
         found = headers[path]
         if number not in found.numbers:
             raise SceneError(f"has {len(found.numbers)} bands in {path.name}, expected {number}")
@@ -155,7 +167,10 @@ def assemble(
     }
     dtypes = dict(zip(chosen.names, (part.dtype for part in parts), strict=True))
     evidence = _gather(dtypes, claims, told, tags, date or period, options)
-    parts, meaning, decided, notes = _decide(chosen.names, parts, evidence)
+    parts, meaning, decided, notes = options.decisions.ask(
+        (chosen.names, tuple(parts), repr(evidence)),
+        lambda: _decide(chosen.names, parts, evidence, options.samples),
+    )
     identity = identify(told.product_id)
     level = identity.level or identify(name).level
     scene = Scene(
@@ -194,7 +209,7 @@ def _gather(
         claims=claims,
         applied=told.applied,
         baseline=told.baseline or tagged,
-        name=told.product_id,
+        name=telling(told.product_id),
         tags=" ".join(dict.fromkeys(tags.values())),
         day=day,
         scale=options.scale,
@@ -213,9 +228,8 @@ def _require_same_nodata(said: float | None, header: Header, number: int) -> Non
 
 
 def _decide(
-    bands: Sequence[str], parts: Sequence[Part], evidence: Evidence
-) -> tuple[list[Part], dict[str, Radiometry], str, list[str]]:
-    """Return the parts with what their numbers mean, and what people must be told."""
+    bands: Sequence[str], parts: Sequence[Part], evidence: Evidence, samples: Kept[Pixels]
+) -> Decision:
     settled = list(parts)
     notes: list[str] = []
 
@@ -223,8 +237,7 @@ def _decide(
         found = {}
         with Rasters() as rasters:
             for index, (band, part) in enumerate(zip(bands, settled, strict=True)):
-                with rasters.use(part.path) as dataset:
-                    values = sample_part(dataset, part)
+                values = samples.ask(part, partial(_sample, rasters, part))
                 if (nodata := undeclared_nodata(values)) is not None:
                     settled[index] = replace(part, also_nodata=(nodata,))
                     values = values[:, values[0] != nodata]
@@ -238,6 +251,11 @@ def _decide(
         for band, part in zip(bands, settled, strict=True)
     ]
     return settled, meaning, decided, list(dict.fromkeys([*notes, *more]))
+
+
+def _sample(rasters: Rasters, part: Part) -> Pixels:
+    with rasters.use(part.path) as dataset:
+        return sample_part(dataset, part)
 
 
 def _stored_dtype(parts: Sequence[Part], meaning: Mapping[str, Radiometry]) -> str:

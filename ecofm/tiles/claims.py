@@ -66,7 +66,7 @@ def parse_baseline(text: object, source: str, *, is_version: bool = False) -> Cl
     A version of other software, as FORCE's 3.7.12, is no baseline; where a text may be any version
     (`is_version`), one is written with two digits.
     """
-    if isinstance(text, float | int) and not isinstance(text, bool):
+    if isinstance(text, float | int) and not isinstance(text, bool) and abs(text) < 100:
         text = f"{text:05.2f}"
     first = "{2}" if is_version else "{1,2}"
     pattern = rf"N?([0-9]{{2}})([0-9]{{2}})|([0-9]{first})\.([0-9]{{2}})"
@@ -116,7 +116,7 @@ def parse_number(value: Any, what: str) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SceneError(f"has {what} {str(value)[:40]!r}, expected a number") from error
     if not np.isfinite(number) or abs(number) > 2**16:
         raise SceneError(f"has {what} {number:g}, which no stored number needs")

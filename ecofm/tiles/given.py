@@ -17,7 +17,13 @@ def absolute(path: Path) -> Path:
 
 def is_inside(path: Path, root: Path) -> bool:
     """Return whether a path, its links followed, lies in a folder."""
-    return path.resolve().is_relative_to(root.resolve())
+    inside, top = os.path.realpath(path), os.path.realpath(root)
+    return inside == top or inside.startswith(os.path.join(top, ""))
+
+
+def real(path: Path) -> Path:
+    """Return a path with its links followed, as far as they lead: one in a circle leads nowhere."""
+    return Path(os.path.realpath(path))
 
 
 def together(paths: Sequence[Path]) -> list[tuple[Path, tuple[Path, ...]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,17 @@ MAX_ADDED = 0.02
 """A scene with less ground of its own, of all that it shows, adds nothing to the others."""
 N_CELLS = 25
 """Cells that are looked at, from all over a scene."""
+
+
+class Likeness(NamedTuple):
+    """What two scenes have in common in the cells that are looked at."""
+
+    shared: float
+    """Of the smaller scene's ground."""
+    do_differ: bool
+    """Whether the numbers differ somewhere on the ground that both show."""
+    is_same: bool
+    """Whether both show the same ground in the same numbers, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +73,8 @@ class Ground:
             return False  # it is named where its tiles are made
         return n_added <= MAX_ADDED * n_seen and n_seen > 0
 
-    def compare(self, one: Scene, other: Scene) -> tuple[float, bool]:
-        """Return the share of the smaller scene's ground that both show, and whether it differs."""
+    def compare(self, one: Scene, other: Scene) -> Likeness:
+        """Return how far two scenes show the same ground, and whether in the same numbers."""
         counts, do_differ = np.zeros(3), False
         try:
             with Rasters() as rasters:
@@ -75,8 +87,9 @@ class Ground:
                     counts += [seen.sum(), also.sum(), both.sum()]
                     do_differ = do_differ or bool((mine[:, both] != theirs[:, both]).any())
         except SceneError:
-            return 0.0, False  # it is named where its tiles are made
-        return float(counts[2] / max(min(counts[:2]), 1)), do_differ
+            return Likeness(0.0, False, False)  # it is named where its tiles are made
+        shared = float(counts[2] / max(min(counts[:2]), 1))
+        return Likeness(shared, do_differ, not do_differ and bool((counts == counts[2]).all()))
 
 
 def bare(scene: Scene) -> Scene:

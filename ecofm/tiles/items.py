@@ -6,19 +6,22 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from ecofm.errors import SceneError
+from ecofm.tiles.limits import MAX_ASSETS, MAX_FILE_BYTES, MAX_HREF_CHARS, MAX_NESTING
 
 JSON_SUFFIXES = (".json", ".geojson")
-MAX_ITEM_BYTES = 2**24
-MAX_FILE_BYTES = 2**26
-"""Of a collection of items; a catalog of more is many files."""
 CHILDREN = ("item", "child")
 STAC_WORDS = re.compile(r'"(?:Feature|stac_\w+|assets|href|links|bbox|geometry|collection)')
 HREF = re.compile(r'"href"\s*:\s*("(?:[^"\\]|\\.)*")')
+MAX_DIGITS = 300
+"""A whole number of more digits is no float either: it is read as infinite."""
+TWICE = "\0twice"
+"""The name under which an object keeps the first name that it has twice, with two values."""
 
 Item = dict[str, Any]
 
@@ -31,20 +34,81 @@ def read_stac_file(path: Path) -> Item | None:
     """
     text = _text_of(path)
     try:
-        found = json.loads(text)
+        found = parse(text)
     except (ValueError, RecursionError) as error:
         is_text = text.strip() and not set(text) & {"\0", "\ufffd"}
         if is_text and not STAC_WORDS.search(text):
             return None
-        what = "is no JSON" if text.strip() else "is empty"
+        is_deep = isinstance(error, RecursionError)
+        what = "is nested too deep" if is_deep else "is no JSON" if text.strip() else "is empty"
         raise SceneError(f"{what}, and may have been a STAC item; download it again") from error
     if isinstance(found, list):
         found = {"type": "FeatureCollection", "features": found}
     if not isinstance(found, dict):
         return None
     # A collection of items need not have a version, nor a plain GeoJSON; its features tell.
-    is_stac = "stac_version" in found or "features" in found or is_item(found)
-    return _readable(found) if is_stac else None
+    if not ("stac_version" in found or "features" in found or is_item(found)):
+        return None
+    if (fault := fault_of(found, 1 if "features" in found else MAX_NESTING)) is not None:
+        raise SceneError(fault)
+    return _readable(found)
+
+
+def parse(text: str) -> Any:
+    """Return what a JSON text holds; raises ValueError or RecursionError where it cannot be.
+
+    Python's own parser takes the last of two values of one name, and gives up on a number of
+    thousands of digits with all that is beside it.
+    """
+    return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Item:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next((key for key, value in pairs if found[key] != value), None)
+        if twice is not None:
+            found[TWICE] = twice
+    return found
+
+
+def _integer(digits: str) -> float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+
+
+def fault_of(found: Item, depth: int = MAX_NESTING) -> str | None:
+    """Return why an object cannot be used whatever it says, None for others.
+
+    Of a collection it is looked at to a depth of 1: its items have faults of their own.
+    """
+    boxes: list[Any] = [found]
+    for _ in range(depth):
+        for box in boxes:
+            if isinstance(box, dict) and TWICE in box:
+                return f"names {shown(str(box[TWICE]))} twice, with two values; correct it"
+        inner = (box.values() if isinstance(box, dict) else box for box in boxes)
+        boxes = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not boxes:
+            break
+    if boxes and depth == MAX_NESTING:
+        return f"is nested in more than {MAX_NESTING} levels; it is no item that anybody writes"
+    n_assets = len(assets) if isinstance(assets := found.get("assets"), dict) else 0
+    if n_assets > MAX_ASSETS:
+        return f"has {n_assets} assets, expected at most {MAX_ASSETS}"
+    return None
+
+
+def shown(text: str, n_chars: int = 80) -> str:
+    """Return a text of a stranger as it may be shown: short, in one line, and of a URL no secret.
+
+    What a URL keeps before `@` and behind `?` or `#` opens what it names.
+    """
+    text = text[:MAX_HREF_CHARS]
+    if "://" in text:
+        text = re.sub(r"(://)[^/\\?#]*@", r"\1***@", text)
+        text = re.sub(r"[?#].*", "?***", text, flags=re.DOTALL)
+    readable = (c if c.isprintable() else repr(c)[1:-1] for c in text[:n_chars])
+    return "".join(readable)
 
 
 def _text_of(path: Path) -> str:
@@ -71,6 +135,8 @@ def _readable(found: Item) -> Item:
         (text := json.dumps(found, ensure_ascii=False)).encode()
     except UnicodeEncodeError:
         return dict(json.loads(text.encode(errors="replace")))
+    except RecursionError as error:
+        raise SceneError(f"is nested in more than {MAX_NESTING} levels") from error
     return found
 
 
@@ -89,8 +155,11 @@ def items_of(found: Item) -> list[tuple[str, Item]]:
     named: dict[str, Item] = {}
     for item in features:
         if isinstance(item, dict) and is_item(item):
-            name = str(item.get("id", "item"))[:200]
-            named[name if name not in named else f"{name}~{len(named)}"] = item
+            name = own = shown(str(item.get("id", "item")), 200)
+            number = len(named)
+            while name in named:
+                name, number = f"{own}~{number}", number + 1
+            named[name] = item
     return list(named.items())
 
 
@@ -142,7 +211,7 @@ def file_of(href: str, item: Path) -> Path | None:
 
     An href is a URL reference: `%20` is a blank, unless a file is really called so.
     """
-    if not is_file_href(href):
+    if len(href) > MAX_HREF_CHARS or not is_file_href(href):
         return None
     text = href.removeprefix("file://")
     for name in (text, unquote(text)):
@@ -153,7 +222,7 @@ def file_of(href: str, item: Path) -> Path | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError):
-            return None  # too long, or no path at all
+            return None  # too long, not allowed, or no path at all
     return path
 
 
@@ -162,11 +231,13 @@ def copies_of(href: str, item: Path, folders: list[str]) -> list[Path]:
 
     Download scripts leave them in its folder, or in one of `folders` there, named by the item.
     """
+    if len(href) > MAX_HREF_CHARS:
+        return []
     name = unquote(re.split(r"[/\\]", href.partition("?")[0])[-1])
     if not _is_name(name):
         return []
     places = [item.parent / folder for folder in folders if _is_name(folder)] + [item.parent]
-    return [Path(os.path.abspath(place / name)) for place in places if (place / name).is_file()]
+    return [Path(os.path.abspath(place / name)) for place in places if isfile(place / name)]
 
 
 def _is_name(text: str) -> bool:

@@ -135,17 +135,24 @@ def drop_copies(
 ) -> None:
     """Leave out scenes that are there twice: the same bytes, or another measurement of the same.
 
+    Items of the same rasters that say the same of them are one scene, whatever they are called.
+
     Of one acquisition the ground's reflectance (L2A) counts before that at the top of the
     atmosphere (L1C), and of one level the latest processing. Parts of a granule, as ESA delivers
     them where two data strips meet, are no copies: they show other ground, and all are kept.
     """
     by_hash: dict[tuple[str, str | None], str] = {}
+    by_pixels: dict[Hashable, str] = {}
     by_acquisition: dict[tuple[str, str | None], list[str]] = {}
     for name in list(scenes):
         scene = scenes[name]
         first = by_hash.setdefault((hashes.get(name, name), scene.period), name)
+        shows = (scene.period, scene.level, scene.bands, repr((scene.parts, scene.hidings)))
         if first != name:
             rejected[name] = f"has the same bytes as {first}"
+            del scenes[name]
+        elif (same := by_pixels.setdefault(shows, name)) != name:
+            rejected[name] = f"is of the same files as {same}, and says the same of them"
             del scenes[name]
         elif scene.acquisition and not is_lone_band(scene):
             by_acquisition.setdefault((scene.acquisition, scene.period), []).append(name)

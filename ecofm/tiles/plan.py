@@ -219,8 +219,9 @@ def build_plan(sources: Sources, config: TileConfig, given: Given | None = None)
             return error
 
     # Over the network nearly all of the time is waiting.
-    with ThreadPoolExecutor(N_ASKERS if config.remote else 1) as readers:
-        for name, scene in zip(sources.found, readers.map(read, sources.found), strict=True):
+    with ThreadPoolExecutor(N_ASKERS) as askers:
+        read_all = askers.map if config.remote else map
+        for name, scene in zip(sources.found, read_all(read, sources.found), strict=True):
             if isinstance(scene, SceneError):
                 plan.rejected[name] = str(scene)
             else:

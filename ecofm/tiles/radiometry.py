@@ -32,11 +32,12 @@ from ecofm.tiles.claims import (
     Evidence,
     Numbers,
     Sample,
+    baseline_of_name,
     is_close,
     per_band,
     whole,
 )
-from ecofm.tiles.offsets import resolve_offsets
+from ecofm.tiles.offsets import HARMONISED, PRODUCT, resolve_offsets
 
 LANDSAT = re.compile(
     r"(?<![A-Z0-9])L[COTEM]0[4-9]_(?:L[12]|[0-9]{6}_)|(?<![A-Z0-9])S[RT]_B[0-9]|landsat",
@@ -87,6 +88,23 @@ def resolve(
     notes += _note_negative(measured, offsets, evidence, scales)
     found = {band: Radiometry(scales[band], whole(offsets[band] / scales[band])) for band in bands}
     return found, _told(found, scale_by, offset_by), notes
+
+
+def telling(name: str) -> str:
+    """Return what of a product's name decides anything here, without its date and its place.
+
+    Scenes whose names tell the same are then decided once, where all else is the same, too.
+    """
+    digits = baseline_of_name(name)
+    harmonised = HARMONISED.search(name)
+    found = [
+        f"MSIL2A_0_N{digits}" if digits else "",
+        "T00AAA_00000000T000000" if PRODUCT.search(name) else "",
+        harmonised[0] if harmonised else "",
+        "landsat" if LANDSAT.search(name) else "",
+        "S2" if SENTINEL_2.search(name) else "",
+    ]
+    return " ".join(filter(None, found))
 
 
 def _is_rendering(evidence: Evidence) -> bool:

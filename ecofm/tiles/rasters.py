@@ -23,6 +23,7 @@ from rasterio.windows import Window
 
 from ecofm.errors import SceneError
 from ecofm.files import read_start, reason_of
+from ecofm.tiles.items import shown
 
 # A VRT named .tif reads any local file and calls URLs, so the driver follows the first bytes.
 DRIVERS = {
@@ -55,6 +56,8 @@ MAX_OPEN_S = 600
 HTTP = {
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 120,
+    "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,  # bytes a second, over the time below: a server that stalls
+    "GDAL_HTTP_LOW_SPEED_TIME": 30,
     "GDAL_HTTP_MAX_RETRY": 3,
     "GDAL_HTTP_RETRY_DELAY": 1,
     "CPL_VSIL_CURL_USE_HEAD": False,  # a URL that is signed for GET refuses HEAD
@@ -147,7 +150,7 @@ def explained() -> Iterator[None]:
         ):
             yield
     except (RasterioError, CPLE_BaseError, ProjError, ValueError, OSError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = shown(" ".join(str(error.__cause__ or error).split()), 200)
         raise SceneError(f"cannot be read as an image ({reason})") from error
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import shapely
 from odc.geo.crs import CRS
+from odc.geo.geobox import GeoBox
 
 from ecofm.grid import outline_of
 from ecofm.tiles.bands import UNNAMED
@@ -37,20 +38,44 @@ def leave_out_rivals(
     for scene in scenes.values():
         if composite == "first" or is_day(scene.date) or is_lone_band(scene):
             groups.setdefault((scene.period, scene.date), []).append(scene)
-    found: dict[str, str] = {}
     for members in groups.values():
-        for one, other in _overlapping(members):
-            if one.name in found and other.name in found:
+        for name, reason in _rivals_among(members, ground).items():
+            rejected[name] = reason
+            del scenes[name]
+
+
+def _rivals_among(members: list[Scene], ground: Ground) -> dict[str, str]:
+    """Return what is left out of the scenes of one time, with the reasons.
+
+    A scene is compared until it is known to have a rival, and one that shows the same as another,
+    or is called the same, follows that: the pixels of a thousand scenes of one place are not read
+    a million times.
+    """
+    found: dict[str, str] = {}
+    like: dict[str, str] = {}
+    for mine, theirs in _overlapping(members):
+        for n, one in enumerate(mine):
+            if one.name in like:
                 continue
-            shared, do_differ = ground.compare(one, other)
-            if do_differ and shared > MAX_SHARED:
-                found.setdefault(one.name, _say(one, other))
-                found.setdefault(other.name, _say(other, one))
-            elif not do_differ and (copy := _copy_of(one, other, ground)):
-                found.setdefault(copy.name, _say_copy(one if copy is other else other))
-    for name, reason in found.items():
-        rejected[name] = reason
-        del scenes[name]
+            for other in theirs[n + 1 :] if mine is theirs else theirs:
+                if other.name in like or (one.name in found and other.name in found):
+                    continue
+                if not _may_be_rivals(one, other):
+                    continue
+                shared, do_differ, is_same = ground.compare(one, other)
+                if do_differ and shared > MAX_SHARED:
+                    found.setdefault(one.name, _say(one, other))
+                    found.setdefault(other.name, _say(other, one))
+                elif not do_differ and (copy := _copy_of(one, other, ground)):
+                    found.setdefault(copy.name, _say_copy(one if copy is other else other))
+                elif is_same and _kind(one) == _kind(other) and one.geobox == other.geobox:
+                    like[other.name] = one.name
+    return found | {name: found[first] for name, first in like.items() if first in found}
+
+
+def _kind(scene: Scene) -> tuple[object, ...]:
+    """Return what decides, beside its pixels, of which scenes one may be a rival."""
+    return bool(scene.acquisition), scene.level, is_lone_band(scene), bool(scene.hidings)
 
 
 def is_lone_band(scene: Scene) -> bool:
@@ -63,7 +88,7 @@ def _copy_of(one: Scene, other: Scene, ground: Ground) -> Scene | None:
     if bool(one.hidings) == bool(other.hidings):
         return None
     less, more = (other, one) if one.hidings else (one, other)
-    shared, do_differ = ground.compare(bare(less), bare(more))
+    shared, do_differ, _ = ground.compare(bare(less), bare(more))
     is_copy = shared > MAX_SHARED and not do_differ and ground.adds_nothing(less, [more])
     return less if is_copy else None
 
@@ -96,28 +121,39 @@ def _say_rival(scene: Scene, rival: Scene) -> str:
     )
 
 
-def _overlapping(scenes: list[Scene]) -> Iterator[tuple[Scene, Scene]]:
-    """Yield pairs whose rasters cover each other for the larger part of the smaller one.
+def _overlapping(scenes: list[Scene]) -> Iterator[tuple[list[Scene], list[Scene]]]:
+    """Yield the scenes of two rasters' places that cover each other for the larger part of one.
 
-    Neighbours in two zones may, and then a cell is of the one in its own zone.
+    It is the smaller one's. Scenes of one place are compared with each other.
     """
     if len(scenes) < 2 or all(one.acquisition and not is_lone_band(one) for one in scenes):
         return
-    places = [scene.geobox for scene in scenes if scene.geobox is not None]
-    outlines, crs = np.array([outline_of(place) for place in places]), [p.crs for p in places]
+    by_place: dict[GeoBox, list[Scene]] = {}
+    for scene in scenes:
+        if scene.geobox is not None:
+            by_place.setdefault(scene.geobox, []).append(scene)
+    outlines = np.array([outline_of(place) for place in by_place])
+    members = list(by_place.values())
     area = shapely.area(outlines)
     first, second = shapely.STRtree(outlines).query(outlines, predicate="intersects")
-    first, second = first[first < second], second[first < second]
+    first, second = first[first <= second], second[first <= second]
     shared = shapely.area(shapely.intersection(outlines[first], outlines[second]))
     is_large = shared > MAX_SHARED * np.minimum(area[first], area[second])
     for n, m in zip(first[is_large].tolist(), second[is_large].tolist(), strict=True):
-        one, other = scenes[n], scenes[m]
-        # Of two levels the ground comes first.
-        is_known = not (is_lone_band(one) and is_lone_band(other)) and (
-            (one.acquisition and other.acquisition) or {one.level, other.level} == {"L1C", "L2A"}
-        )
-        if not is_known and (crs[n] == crs[m] or not (_is_zone(crs[n]) and _is_zone(crs[m]))):
-            yield one, other
+        yield members[n], members[m]
+
+
+def _may_be_rivals(one: Scene, other: Scene) -> bool:
+    """Return whether nothing says which of two scenes of one place and time counts.
+
+    Of two levels the ground comes first. Neighbours in two zones may cover each other, and then a
+    cell is of the one in its own zone.
+    """
+    is_known = not (is_lone_band(one) and is_lone_band(other)) and (
+        (one.acquisition and other.acquisition) or {one.level, other.level} == {"L1C", "L2A"}
+    )
+    crs = [scene.geobox.crs for scene in (one, other) if scene.geobox is not None]
+    return not is_known and (crs[0] == crs[1] or not all(map(_is_zone, crs)))
 
 
 def _is_zone(crs: CRS | None) -> bool:

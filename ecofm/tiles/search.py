@@ -6,7 +6,6 @@ the disk, whatever the API answers tomorrow.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import warnings
@@ -19,20 +18,21 @@ from urllib.parse import urljoin, urlsplit
 import pandas as pd
 import shapely
 from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from ecofm.artifact import Draft, unwritable, write_json
 from ecofm.errors import SceneError, UsageError
 from ecofm.meridian import close
 from ecofm.tiles.area import Area
-from ecofm.tiles.items import MAX_ITEM_BYTES
+from ecofm.tiles.asking import OverLimit, is_api, one_host
+from ecofm.tiles.items import fault_of, shown
+from ecofm.tiles.limits import MAX_CORNERS, MAX_ITEM_BYTES
 from ecofm.tiles.periods import read
 from ecofm.types import say
 
 PAGE_ITEMS = 100
-MAX_ANSWER_BYTES = 2**26
-TIMEOUT_S = (10, 60)
-"""To connect, and between two bytes."""
-ITEM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,200}")
+ITEM_ID = re.compile(r"(?!(?i:manifest)$)[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+"""An item is kept in a file of its name, beside the manifest."""
 CLOUD = "eo:cloud_cover"
 
 
@@ -73,11 +73,6 @@ def days_of(dates: str) -> str:
     return f"{first.first}/{last.last}"
 
 
-def is_api(text: str) -> bool:
-    """Return whether what was given is a URL, of a STAC API then, and no path."""
-    return re.match(r"https?:/", text) is not None
-
-
 def search(api: str, out: Path, area: Area, config: SearchConfig, *, again: bool = False) -> Path:
     """Write the items of a STAC API that lie in an area as `out/ID.json`, and return `out`.
 
@@ -85,22 +80,24 @@ def search(api: str, out: Path, area: Area, config: SearchConfig, *, again: bool
     about are left out, with the reason, in `rejected.parquet`. Raises SceneError when the API does
     not answer, answers nonsense, leads to another host, or nothing is found.
     """
-    told = {**asdict(config), "api": api, "area": area.hash}
+    told = {**asdict(config), "api": shown(api, len(api)), "area": area.hash}
     draft = Draft(out, stage="items", config=told, inputs={}, overwrite=again)
     if draft.done and not again:
         return out
     found: dict[str, dict[str, Any]] = {}
     rejected: dict[str, str] = {}
     for item in _ask(api, area, config):
-        name = str(item.get("id"))[:200]
+        name = str(item.get("id"))
         try:
             if _is_wanted(item, area, config):
                 found[name] = item
         except SceneError as error:
-            rejected[name] = str(error)
+            rejected[shown(name, 200)] = str(error)
     if not found:
         more = f" ({len(rejected)} were left out)" if rejected else ""
-        raise SceneError(f"{api} has no item of {config.collection} that was looked for{more}.")
+        raise SceneError(
+            f"{shown(api)} has no item of {config.collection} that was looked for{more}."
+        )
     try:
         with draft as folder:
             for name, item in found.items():
@@ -121,27 +118,46 @@ def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:
     """
     if item.get("type") != "Feature" or "stac_version" not in item:
         raise SceneError("is no STAC item")
-    if not ITEM_ID.fullmatch(str(item.get("id"))):
+    name = item.get("id")
+    is_text = isinstance(name, str | int) and not isinstance(name, bool)
+    if not is_text or not ITEM_ID.fullmatch(str(name)):
         raise SceneError("has an id that is no file name")
+    if (fault := fault_of(item)) is not None:
+        raise SceneError(fault)
+    is_inside = bool(shapely.intersects(_place_of(item), area.shape))
+    properties = item.get("properties")
+    cloud = properties.get(CLOUD) if isinstance(properties, dict) else None
+    is_share = isinstance(cloud, int | float) and not isinstance(cloud, bool) and 0 <= cloud <= 100
+    if config.max_cloud < 100 and not is_share:
+        said = "no" if cloud is None else f"{shown(str(cloud), 40)} as its"
+        raise SceneError(f"has {said} {CLOUD}, which --max-cloud asks for")
+    _make_absolute(item)
     try:
-        place = shapely.make_valid(close(shape(item["geometry"])))
-        is_inside = bool(shapely.intersects(place, area.shape))
+        n_bytes = len(json.dumps(item, allow_nan=False))
+    except ValueError as error:
+        raise SceneError("holds a number that JSON has no word for (NaN or infinity)") from error
+    if n_bytes > MAX_ITEM_BYTES:
+        raise SceneError(f"is longer than {MAX_ITEM_BYTES} bytes")
+    return is_inside and (config.max_cloud >= 100 or float(cloud or 0) <= config.max_cloud)
+
+
+def _place_of(item: dict[str, Any]) -> BaseGeometry:
+    """Return where an item lies; raises SceneError where it does not say so."""
+    try:
+        place = shape(item["geometry"])
+        # To mend an outline takes the square of its corners.
+        if (n := int(shapely.get_num_coordinates(place))) > MAX_CORNERS:
+            raise SceneError(f"has a geometry of {n} corners, expected at most {MAX_CORNERS}")
+        return shapely.make_valid(close(place))
     except (
         LookupError,
         TypeError,
         ValueError,
+        ArithmeticError,
         AttributeError,
         shapely.errors.ShapelyError,
     ) as error:
         raise SceneError("has no geometry") from error
-    properties = item.get("properties")
-    cloud = properties.get(CLOUD) if isinstance(properties, dict) else None
-    if config.max_cloud < 100 and not isinstance(cloud, int | float):
-        raise SceneError(f"has no {CLOUD}, which --max-cloud asks for")
-    _make_absolute(item)
-    if len(json.dumps(item)) > MAX_ITEM_BYTES:
-        raise SceneError(f"is longer than {MAX_ITEM_BYTES} bytes")
-    return is_inside and (config.max_cloud >= 100 or float(cloud or 0) <= config.max_cloud)
 
 
 def _make_absolute(item: dict[str, Any]) -> None:
@@ -153,11 +169,15 @@ def _make_absolute(item: dict[str, Any]) -> None:
             own = link.get("href")
     assets = item.get("assets")
     for asset in assets.values() if isinstance(assets, dict) else ():
-        if isinstance(asset, dict) and isinstance(asset.get("href"), str):
+        if not isinstance(asset, dict) or not isinstance(asset.get("href"), str):
+            continue
+        try:
             if isinstance(own, str) and is_api(own):
                 asset["href"] = urljoin(own, asset["href"])
             elif not urlsplit(asset["href"]).scheme:
                 asset["href"] = ""  # a path on this disk is none of the API's business
+        except ValueError:  # `http://[`; where it is of a band, it is refused by name
+            asset["href"] = ""
 
 
 def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]:
@@ -169,10 +189,12 @@ def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]
     from pystac_client.exceptions import APIError
 
     seen: set[str] = set()
+    matched: object = None
+    told = shown(api)
     try:
         # It warns of what an API does not support; what matters to us is checked here.
         with warnings.catch_warnings(action="ignore"):
-            client = Client.open(api, stac_io=_one_host(api))
+            client = Client.open(api, stac_io=one_host(api))
             cloud = {CLOUD: {"lte": config.max_cloud}}
             can_query = client.conforms_to(ConformanceClasses.QUERY)
             found = client.search(
@@ -184,67 +206,41 @@ def _ask(api: str, area: Area, config: SearchConfig) -> Iterator[dict[str, Any]]
                 limit=PAGE_ITEMS,
             )
             for page in found.pages_as_dicts():
-                items = [item for item in page["features"] if isinstance(item, dict)]
+                matched = matched or page.get("numberMatched")
+                items = [one if isinstance(one, dict) else {"id": one} for one in page["features"]]
                 new = [item for item in items if str(item.get("id")) not in seen]
                 if not new:
-                    raise SceneError(f"{api} gives the same page again and again.")
+                    raise SceneError(f"{told} gives the same page again and again.")
                 for item in new:
-                    seen.add(str(item.get("id")))
-                    yield item
+                    if str(item.get("id")) not in seen:
+                        seen.add(str(item.get("id")))
+                        yield item
                 if len(seen) > config.max_items:
                     raise SceneError(
-                        f"{api} has more than {config.max_items} items of {config.collection}; "
+                        f"{told} has more than {config.max_items} items of {config.collection}; "
                         "narrow --dates or --area, or give --max-items."
                     )
     except APIError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = _reason(error)
+        if isinstance(error.__context__, OverLimit):
+            raise SceneError(f"{told} is not asked any further: {reason}.") from error
         status = getattr(error, "status_code", None)
         what = f"answers {status}" if status else "does not answer"
-        raise SceneError(f"{api} {what} ({reason}); is it the URL of a STAC API?") from error
+        raise SceneError(f"{told} {what} ({reason}); is it the URL of a STAC API?") from error
     except (
         STACError, ClientTypeError, Warning, LookupError, TypeError, AttributeError, ValueError,
         RecursionError, NotImplementedError,
     ) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:200]
-        raise SceneError(f"{api} is no STAC API that can be searched ({reason}).") from error
+        raise SceneError(
+            f"{told} is no STAC API that can be searched ({_reason(error)})."
+        ) from error
+    if isinstance(matched, int) and matched > len(seen):
+        say(
+            f"warning: {told} says that it has {matched} items, and gave {len(seen)}; give the "
+            "same command with --append later, and it asks again."
+        )
 
 
-def _one_host(api: str) -> Any:
-    """Return how to ask one host and no other, in bounded time and memory."""
-    from pystac_client.stac_api_io import StacApiIO
-    from requests import PreparedRequest, Response
-    from requests.adapters import HTTPAdapter
-    from requests.exceptions import InvalidURL
-    from urllib3 import Retry
-
-    home = urlsplit(api)[:2]
-
-    class OneHost(HTTPAdapter):
-        """Also redirections pass here, and a request that leads elsewhere is never sent."""
-
-        def send(self, request: PreparedRequest, *args: Any, **options: Any) -> Response:
-            if urlsplit(request.url or "")[:2] != home:
-                raise InvalidURL(f"it leads to {str(request.url)[:80]}")
-            response = super().send(request, *args, **options)
-            answer = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
-            if len(answer) > MAX_ANSWER_BYTES:
-                raise InvalidURL(f"an answer is longer than {MAX_ANSWER_BYTES} bytes")
-            response.raw = io.BytesIO(answer)
-            return response
-
-    class ApiIO(StacApiIO):
-        """Reads URLs only: the library opens whatever else a link says as a file."""
-
-        def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
-            if isinstance(source, str) and not is_api(source):
-                raise ValueError(f"a link leads to {source[:80]}")
-            return super().read_text(source, *args, **kwargs)
-
-    retry = Retry(
-        3, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
-        raise_on_status=False,
-    )  # fmt: skip
-    asker = ApiIO(timeout=TIMEOUT_S, max_retries=None)
-    for scheme in ("http://", "https://"):
-        asker.session.mount(scheme, OneHost(max_retries=retry))
-    return asker
+def _reason(error: Exception) -> str:
+    """Return what an error of a library says, in one line."""
+    return shown(" ".join(str(error).split()), 200)

@@ -10,20 +10,29 @@ from pathlib import Path
 from ecofm.errors import SceneError
 from ecofm.files import is_special, kind_of
 from ecofm.tiles.bandfiles import sort_band_files, split_band
-from ecofm.tiles.given import SUFFIXES, absolute, is_inside, is_product, labels_of, together
+from ecofm.tiles.catalogs import Reader, Walked, documents
+from ecofm.tiles.given import (
+    SUFFIXES,
+    absolute,
+    is_inside,
+    is_product,
+    labels_of,
+    real,
+    together,
+)
 from ecofm.tiles.items import (
     JSON_SUFFIXES,
     Item,
     copies_of,
+    fault_of,
     file_of,
     hrefs_in_damaged,
     hrefs_of,
-    is_catalog,
     is_file_href,
     is_item,
     items_of,
-    links_of,
     read_stac_file,
+    shown,
     urls_by_name,
 )
 from ecofm.tiles.scenes import readable_name
@@ -131,11 +140,9 @@ def _drop_owned(sources: Sources) -> None:
     for name, source in list(sources.found.items()):
         if source.kind == "stac":
             continue
-        owners = [sources.owned.get(file.resolve()) for file in source.files]
+        owners = [sources.owned.get(real(file)) for file in source.files]
         owner = next((owner for owner in owners if owner), None)
-        item = next(
-            filter(None, (sources.damaged.get(f.resolve().parent) for f in source.files)), ""
-        )
+        item = next(filter(None, (sources.damaged.get(real(f).parent) for f in source.files)), "")
         if owner is None and not item:
             continue
         del sources.found[name]
@@ -168,12 +175,14 @@ class Search:
     into: Sources
     urls: dict[Path, dict[str, set[str]]] = field(default_factory=dict)
     """Of a folder, the URLs that its items name, by file name."""
+    walked: Walked = field(default_factory=Walked)
 
     def name(self, place: Path) -> str:
         """Return how people are told of a place."""
         if place == self.root:
             return readable_name(self.label.rstrip("/") or self.root.name)
-        return readable_name(self.label + place.relative_to(self.root).as_posix())
+        # A catalog may link to what lies in another given folder.
+        return readable_name(self.label + Path(os.path.relpath(place, self.root)).as_posix())
 
     def refuses(self, path: Path) -> bool:
         """Return whether a path is a link that leads out; such a link is named."""
@@ -279,27 +288,47 @@ class Search:
             files += tuple(beside for file in files for beside in sidecars_of(file))
         return Source(name, kind, path, files, self.roots, self.follow_links, item)
 
-    def _stac(self, path: Path, seen: frozenset[Path] = frozenset()) -> Iterator[Source]:
+    def _stac(self, path: Path) -> Iterator[Source]:
         """Yield the items in a file; a catalog is followed only where it is given itself.
 
         In a folder that is searched its items are found without it.
         """
-        name = self.name(path)
+        if path not in self.given:
+            yield from self._items(path, self._read(path))
+            return
+        probe = self._source("", "stac", path, ())
+        reader = Reader(self._read, probe.may_read, self._reject)
+        for document, found in documents(path, reader, self.walked):
+            yield from self._items(document, found)
+
+    def _read(self, path: Path) -> Item:
+        """Return what is in a STAC file, nothing where it is damaged, or is another JSON."""
         try:
-            found = read_stac_file(path) or {}
+            return read_stac_file(path) or {}
         except SceneError as error:
+            name = self.name(path)
             self.into.rejected[name] = str(error)
             self._own((file_of(href, path) for href in hrefs_in_damaged(path)), name)
             self._distrust(path, name)
-            return
+            return {}
+
+    def _reject(self, path: Path, href: str | None, reason: str) -> None:
+        link = "" if href is None else f"#{shown(href, 200)}"
+        self.into.rejected[self.name(path) + link] = reason
+
+    def _items(self, path: Path, found: Item) -> Iterator[Source]:
+        """Yield the items in what a file holds; those that cannot be used are named."""
+        name = self.name(path)
         if is_item(found):
             yield self._item(name, path, found, (path,))
         items = items_of(found)
         for item_id, item in items:
-            yield self._item(f"{name}#{item_id}", path, item, (), item, is_alone=len(items) == 1)
-        if is_catalog(found) and (seen or path in self.given):
-            for href in links_of(found):
-                yield from self._linked(path, href, seen | {path})
+            one = f"{name}#{item_id}"
+            if (fault := fault_of(item)) is None:
+                yield self._item(one, path, item, (), item, is_alone=len(items) == 1)
+            else:
+                self.into.rejected[one] = fault
+                self._own((file_of(href, path) for href in hrefs_of(item)), one)
 
     def _item(
         self,
@@ -345,27 +374,12 @@ class Search:
     def _own(self, files: Iterable[Path | None], name: str) -> None:
         for file in files:
             if file is not None:
-                self.into.owned.setdefault(file.resolve(), name)
+                self.into.owned.setdefault(real(file), name)
 
     def _distrust(self, path: Path, name: str) -> None:
         """Note that nothing is known of the images beside a file, or in the folder of its name."""
         for folder in (path.parent, path.with_suffix("")):
-            self.into.damaged.setdefault(folder.resolve(), name)
-
-    def _linked(self, path: Path, href: str, seen: frozenset[Path]) -> Iterator[Source]:
-        """Yield the items at a link of a catalog; one that is not followed is named."""
-        target = file_of(href, path)
-        if "://" in href:
-            reason = "is a URL; give the URL of a STAC API with --remote, or download it"
-        elif target is None or not self._source("", "stac", path, ()).may_read(target):
-            reason = "is outside the given folder"
-        elif not target.is_file():
-            reason = "does not exist"
-        else:
-            if target not in seen:
-                yield from self._stac(target, seen)
-            return
-        self.into.rejected[f"{self.name(path)}#{href[:200]}"] = reason
+            self.into.damaged.setdefault(real(folder), name)
 
 
 def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -12,13 +12,15 @@ from ecofm.errors import SceneError
 from ecofm.tiles.assembly import Place, SceneOptions, Told, assemble
 from ecofm.tiles.bands import CLASS_BAND, COMMON, QUALITY_FILE, quality_kind, spectral_name
 from ecofm.tiles.claims import Claim, make_claim, parse_baseline, parse_number
-from ecofm.tiles.items import copies_of, file_of, is_item, read_stac_file
+from ecofm.tiles.items import copies_of, file_of, is_file_href, is_item, read_stac_file, shown
+from ecofm.tiles.limits import MAX_HREF_CHARS, MAX_TEXT_CHARS
 from ecofm.tiles.offsets import APPLIED
 from ecofm.tiles.periods import period_of_span
 from ecofm.tiles.rasters import Remote
 from ecofm.tiles.scenes import Scene
 from ecofm.tiles.sources import Source
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 GSD = re.compile(r"_([126]0)m$")
 PICTURES = {"visual", "overview", "thumbnail"}
 """Roles of assets that are renderings."""
@@ -59,11 +61,18 @@ def read_stac(source: Source, options: SceneOptions) -> Scene:
 
 def _told_by(item: Json, properties: Json) -> Told:
     def text(*keys: str) -> str | None:
-        values = (properties.get(key) for key in keys)
-        return next((value for value in values if isinstance(value, str) and value), None)
+        for key in keys:
+            value = properties.get(key)
+            if isinstance(value, str) and len(value) > MAX_TEXT_CHARS:
+                raise SceneError(
+                    f"has a {key} of {len(value)} characters, expected at most {MAX_TEXT_CHARS}"
+                )
+            if isinstance(value, str) and value:
+                return value
+        return None
 
     date = text("datetime") or period_of_span(text("start_datetime"), text("end_datetime"))
-    item_id = str(item.get("id", ""))
+    item_id = str(item.get("id", ""))[:MAX_TEXT_CHARS]
     product = text("s2:product_uri", "s2:product_id", "s2:granule_id") or item_id
     baseline, digits = _baseline_of(properties)
     return Told(
@@ -150,7 +159,7 @@ def _require_sentinel(item: Json, properties: Json) -> None:
         if not isinstance(name, str) or not name.strip():
             continue
         if not re.fullmatch(r"(?:sentinel2|s2)(?:msi)?[a-d]?", re.sub(r"[\W_]", "", name.lower())):
-            raise SceneError(f"is of {key} {name[:40]}; items of Sentinel-2 are read")
+            raise SceneError(f"is of {key} {shown(name, 40)}; items of Sentinel-2 are read")
         stated = True
     if stated:
         return
@@ -158,9 +167,9 @@ def _require_sentinel(item: Json, properties: Json) -> None:
     instruments = [str(name) for name in listed] if isinstance(listed, list) else []
     collection = str(item.get("collection") or "")
     if instruments and not any("msi" in name.lower() for name in instruments):
-        found = f"instruments {', '.join(instruments)[:40]}"
+        found = f"instruments {shown(', '.join(instruments), 40)}"
     elif OTHER_COLLECTION.search(collection.lower()):
-        found = f"collection {collection[:40]}"
+        found = f"collection {shown(collection, 40)}"
     elif properties.get("gsd") == LANDSAT_GSD_M:
         found = f"gsd {LANDSAT_GSD_M}, as Landsat's are"
     else:
@@ -170,14 +179,15 @@ def _require_sentinel(item: Json, properties: Json) -> None:
 
 def _no_band(assets: Json) -> str:
     """Return why an item has no band, with the assets to name where they look like bands."""
-    said = f"has no asset with a band of Sentinel-2 (its own: {', '.join(assets)[:200]})"
+    own = shown(", ".join(assets), 200)
+    said = f"has no asset with a band of Sentinel-2 (its own: {own})"
     guessed: dict[str, str] = {}
     for key in assets:
         for word in re.split(r"[_\-.]", key):
             if (band := spectral_name(word)) is not None:
                 guessed.setdefault(band, key)
-    pairs = [f"{band}={key}" for band, key in guessed.items()] or [
-        f"B04={key}" for key in list(assets)[:1]
+    pairs = [f"{band}={shown(key)}" for band, key in guessed.items()] or [
+        f"B04={shown(key)}" for key in list(assets)[:1]
     ]
     return f"{said}; name them, as in --bands {','.join(pairs)}" if pairs else said
 
@@ -227,6 +237,11 @@ def _known(name: object) -> str | None:
 def _place_of(asset: Json, source: Source, options: SceneOptions) -> Path | Remote:
     """Return the file or URL of an asset; raises SceneError when it must not be read."""
     href = str(asset.get("href", ""))
+    if len(href) > MAX_HREF_CHARS or CONTROL.search(href):
+        raise SceneError(
+            f"names '{shown(href, 40)}', of {len(href)} characters; expected a path or a URL of at "
+            f"most {MAX_HREF_CHARS}, none of them a control character"
+        )
     target = source.copies.get(href) or file_of(href, source.path)
     if re.match(r"https?://", href) and target is None:
         if not options.remote:
@@ -235,16 +250,17 @@ def _place_of(asset: Json, source: Source, options: SceneOptions) -> Path | Remo
     # A store of its own, as `s3://`, has its data behind a URL too: `--sign` knows which.
     if options.remote and options.sign and target is None and "://" in href:
         return Remote(href, options.sign)
+    if target is None and is_file_href(href):
+        raise SceneError(f"names '{shown(href)}', which is no path that can be opened")
     if target is None:
-        raise SceneError(f"names {href[:80]!r}; only files and, with --remote, https are read")
+        raise SceneError(f"names '{shown(href)}'; only files and, with --remote, https are read")
     if not source.may_read(target):
         above = os.path.commonpath([*map(os.path.abspath, source.roots), target])
-        raise SceneError(
-            f"names {href[:80]}, which is outside the given folder; give the folder above both, "
-            f"{above}"
-        )
-    if not target.is_file():
-        raise SceneError(f"names {href[:80]}, which does not exist")
+        cure = f"give the folder above both, {above}" if above != os.sep else "copy it there"
+        raise SceneError(f"names '{shown(href)}', which is outside the given folder; {cure}")
+    if not os.path.isfile(target):
+        what = "is no file" if os.path.exists(target) else "does not exist"
+        raise SceneError(f"names '{shown(href)}', which {what}")
     return target
 
 
@@ -252,11 +268,11 @@ def _not_here(href: str, source: Source) -> str:
     """Return why the pixels of a URL are not read."""
     if found := copies_of(href, source.path, []):
         return (
-            f"has its pixels at {href[:80]}, and {found[0].name} beside it may be the copy of "
+            f"has its pixels at {shown(href)}, and {found[0].name} beside it may be the copy of "
             "another item's; put the files of each item into a folder called as its id, or give "
             "--remote to read the URLs"
         )
-    return f"has its pixels at {href[:80]}; give --remote to read them"
+    return f"has its pixels at {shown(href)}; give --remote to read them"
 
 
 def _nodata_of(asset: Json, number: int) -> float | None:
@@ -269,8 +285,8 @@ def _nodata_of(asset: Json, number: int) -> float | None:
             continue
         try:
             return float(value)  # "nan" and "inf" are written as texts
-        except (TypeError, ValueError) as error:
-            raise SceneError(f"has nodata {str(value)[:40]!r}, expected a number") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SceneError(f"has nodata {shown(str(value), 40)!r}, expected a number") from error
     return None
 
 

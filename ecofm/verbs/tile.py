@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,11 @@ from cyclopts import Parameter
 from ecofm.errors import SceneError, UsageError
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.area import read_area
+from ecofm.tiles.asking import is_api
 from ecofm.tiles.ingest import TileConfig
 from ecofm.tiles.ingest import tile as run_tile
-from ecofm.tiles.search import SearchConfig, is_api
+from ecofm.tiles.items import shown
+from ecofm.tiles.search import SearchConfig
 from ecofm.tiles.search import search as run_search
 from ecofm.tiles.signing import load_sign
 from ecofm.tiles.verify import verify as run_verify
@@ -26,6 +29,7 @@ HOW = {
     "best": "the date farthest from cloud and nearest to the middle is taken, pixel by pixel",
 }
 """What each way of compositing does, said where it was needed."""
+MAX_TOLD = 24
 
 
 def tile(
@@ -64,7 +68,11 @@ def tile(
     --append asks again for what is new.
 
     Args:
-        path: Scenes, or folders that are searched for them, or the URL of a STAC API.
+        path: Scenes, or folders that are searched for them, or the URL of a STAC API. What others
+            wrote is read within limits, and left out by name beyond them: 64 MiB a STAC file, 100
+            levels and 1000 assets an item; of a catalog 100 links deep, 1000000 links and 16 GiB,
+            each document once; of an API 120 s and 64 MiB an answer, 3600 s, 1024 MiB and
+            --max-items items a search. docs/SOURCES.md has them all.
         out: The archive's folder.
         config: How scenes become tiles.
         area: Only cells that touch it: `west,south,east,north` in degrees, or a file of polygons
@@ -108,7 +116,7 @@ def tile(
         progress=progress_bar("tile"),
     )
     archive = open_archive(out)
-    periods = ", ".join(archive.periods)
+    periods = _told(archive.periods)
     if several := archive.manifest.get("n_of_several_dates"):
         how = archive.manifest["config"]["composite"]
         say(
@@ -116,6 +124,13 @@ def tile(
             f"--composite {how}: {HOW[how]}."
         )
     conclude(out, f"{archive.n_tiles} tiles, periods {periods}", strict=strict)
+
+
+def _told(periods: Sequence[str]) -> str:
+    """Return some periods for a line: of many the first and the last."""
+    if len(periods) <= MAX_TOLD:
+        return ", ".join(periods)
+    return f"{periods[0]} to {periods[-1]} ({len(periods)} of them)"
 
 
 def _find(
@@ -135,7 +150,9 @@ def _find(
             raise UsageError("--collection, --dates, --max-cloud are for the URL of a STAC API.")
         return [Path(text) for text in given]
     if not config.remote:
-        raise SceneError(f"{apis[0]} is a URL; give --remote to read it, or a folder of imagery.")
+        raise SceneError(
+            f"{shown(apis[0])} is a URL; give --remote to read it, or a folder of imagery."
+        )
     if len(given) > 1:
         raise UsageError("give one URL of a STAC API, and nothing beside it.")
     if area is None or search is None or search.dates is None:

@@ -115,7 +115,7 @@ def test_a_catalog_is_followed_inside_its_folder(tmp_path: Path, paint: Any, fol
     )
     assert reasons["catalog.json#../outside.json"] == "is outside the given folder"
     assert reasons["catalog.json#gone.json"] == "does not exist"
-    assert reasons["sub/collection.json#."] == "does not exist"
+    assert reasons["sub/collection.json#."] == "is no file"
     whole = paint.tile(folder, tmp_path / "whole", period="2019", composite="median")
     assert "sub/b/b.json" in whole.manifest["inputs"], "a folder's items need no catalog"
 
