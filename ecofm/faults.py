@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ecofm.errors import EcofmError, UsageError
+from ecofm.escaping import for_terminal
 
 BAD_DATA, WRONG_USAGE, OWN_FAULT, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
 """The last two are what a shell reports of SIGINT and SIGPIPE."""
@@ -200,7 +201,7 @@ def _lost_its_reader() -> bool:
 
 def _leave(code: int, sentence: str) -> None:
     with suppress(OSError):
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {for_terminal(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -211,6 +212,6 @@ def keep_serving(app: Any) -> Any:
         try:
             await app(scope, receive, send)
         except Exception as error:
-            print(f"error: {explain(error)[1]}", file=sys.stderr, flush=True)
+            print(f"error: {for_terminal(explain(error)[1])}", file=sys.stderr, flush=True)
 
     return guarded

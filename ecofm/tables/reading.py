@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
+from ecofm.escaping import unescape_cell
 from ecofm.tables.keys import column_name, count, quote
 
 PARQUET, GZIP = b"PAR1", b"\x1f\x8b"
@@ -225,7 +226,7 @@ def _split(path: Path, text: str, separator: str, skipped: int = 0) -> Iterator[
     try:
         for cells in reader:
             if cells:
-                yield before + 1 + skipped, cells
+                yield before + 1 + skipped, [unescape_cell(cell) for cell in cells]
             before = reader.line_num
     except csv.Error as error:
         raise EcofmError(

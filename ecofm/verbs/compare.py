@@ -14,7 +14,7 @@ from ecofm.compare.app import ServeConfig
 from ecofm.compare.consensus import ConsensusConfig
 from ecofm.compare.exchange import name_rejected
 from ecofm.errors import UsageError
-from ecofm.types import say
+from ecofm.types import print_result, say
 from ecofm.verbs.outcome import conclude
 
 
@@ -81,7 +81,7 @@ def invite_(
     if not name:
         raise UsageError("name the annotators to invite.")
     for annotator, link in compare.invite(name, store, url, revoke=revoke):
-        print(f"{annotator}\t{link}")
+        print_result(f"{annotator}\t{link}")
 
 
 def consensus_(
