@@ -19,7 +19,7 @@ def write_csv(frame: pd.DataFrame, target: Path | IO[bytes]) -> None:
     columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
     safe = pd.concat([_escape_column(column) for column in columns], axis=1) if columns else frame
     safe.to_csv(
-        target, index=False, header=[_escape(str(name)) for name in frame.columns],
+        target, index=False, header=[escape_cell(str(name)) for name in frame.columns],
         encoding="utf-8", errors="backslashreplace", lineterminator="\n",
     )  # fmt: skip
 
@@ -31,5 +31,5 @@ def _escape_column(column: pd.Series[Any]) -> pd.Series[Any]:
     return column if is_number else column.astype(object).map(_escape)
 
 
-def _escape(cell: object) -> object:
+def _escape(cell: Any) -> Any:
     return escape_cell(cell) if isinstance(cell, str) else cell
