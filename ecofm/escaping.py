@@ -28,7 +28,7 @@ The joiners U+200C and U+200D stay: Nepali, Persian and emoji are written with t
 MARKDOWN = re.compile(
     r"[\\`*\[\]<>#|~$&@]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=\bwww)\.", re.IGNORECASE
 )
-BLOCK = re.compile(r"^(?:[-+=:\s]|\d+[.)])")
+BLOCK = re.compile(r"^(?:[=:\s]|[-+](?=[-\s]|$)|\d+[.)](?=\s|$))")
 """What begins a list, a heading's underline or code where it stands first."""
 
 

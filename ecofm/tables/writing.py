@@ -25,10 +25,11 @@ def write_csv(frame: pd.DataFrame, target: Path | IO[bytes]) -> None:
 
 
 def _escape_column(column: pd.Series[Any]) -> pd.Series[Any]:
-    is_number = pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(
-        column
-    )
-    return column if is_number else column.astype(object).map(_escape)
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    # As objects: Arrow's text holds no halves of surrogate pairs, as files' names may.
+    cells = [_escape(cell) for cell in column]
+    return pd.Series(cells, index=column.index, dtype=object)
 
 
 def _escape(cell: Any) -> Any:
