@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -73,7 +74,12 @@ def open_fonts() -> Fonts:
 
 def _list_fonts() -> list[FontEntry]:
     """Return one font of each family on this machine, those that are meant for reading first."""
-    from matplotlib.font_manager import fontManager
+    from matplotlib.font_manager import findSystemFonts, fontManager
+
+    # Matplotlib keeps its list of fonts from before, and does not know those installed since.
+    for path in sorted(set(findSystemFonts()) - {entry.fname for entry in fontManager.ttflist}):
+        with suppress(OSError, RuntimeError, ValueError):
+            fontManager.addfont(path)
 
     def rank(entry: FontEntry) -> tuple[bool, str, bool, bool, str]:
         name = entry.name.lower()
@@ -160,9 +166,8 @@ def _tell(name: str, spelled: str) -> None:
         say(
             f"pictures spell names in Latin letters, such as {name[:MAX_SIGNS]} as "
             f"{spelled[:MAX_SIGNS]}, since no font of this machine has their script; tables keep "
-            "them as they are. Install a font that has it, such as Noto Sans, and delete "
-            "matplotlib's list of fonts (in the folder that `python -c 'import matplotlib; "
-            "print(matplotlib.get_cachedir())'` names) to see them as written."
+            "them as they are. Install a font that has it, such as Noto Sans, to see them as "
+            "written."
         )
 
 

@@ -115,6 +115,6 @@ def draw_agreement(agreement: pd.DataFrame) -> Figure:
             value = matrix[row, column]
             text = "none" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
             axes.text(column, row, text, ha="center", va="center", fontsize=8,
-                      color="black" if value > 0.6 else "white")  # fmt: skip
+                      color="white" if value <= 0.6 else "black")  # fmt: skip
     axes.set_title("How alike annotators order the pairs that both judged")
     return figure

@@ -57,7 +57,7 @@ def draw_hasse(order: Order, title: str) -> Figure:
     places = place_nodes(lines)
     width = max((x for x, _ in places), default=0) - min((x for x, _ in places), default=0)
     height = max((y for _, y in places), default=0)
-    figure = Figure(figsize=(min(3 + 0.9 * width, 40), min(2 + 0.62 * height, 60)))
+    figure = Figure(figsize=(min(max(4.5, 3 + 0.9 * width), 40), min(2 + 0.62 * height, 60)))
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.92))
     axes.set_title(title)
     axes.set_axis_off()

@@ -38,6 +38,7 @@ def no_fonts(monkeypatch):
     """A machine with matplotlib's own fonts only."""
     own = [entry for entry in font_manager.fontManager.ttflist if "matplotlib" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
     fonts = Fonts()
     monkeypatch.setattr(lettering, "open_fonts", lambda: fonts)
 
@@ -77,6 +78,16 @@ def test_a_font_of_the_machine_is_used(no_fonts, tmp_path):
     assert make_labels([odd]) == [odd]
     assert len(lettering.open_fonts().families) == 2
     assert (draw([odd], tmp_path / "b.png") != draw([" "], tmp_path / "a.png")).any()
+
+
+def test_fonts_installed_since_matplotlib_made_its_list_are_found(no_fonts, monkeypatch):
+    own = list(font_manager.fontManager.ttflist)
+    stix = next(entry.fname for entry in own if entry.name == "STIXGeneral")
+    monkeypatch.setattr(
+        font_manager.fontManager, "ttflist", [e for e in own if e.name == "DejaVu Sans"]
+    )
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [stix, "/no/such/font.ttf"])
+    assert "STIXGeneral" in [entry.name for entry in lettering._list_fonts()]
 
 
 def test_a_script_that_needs_shaping_is_spelled_where_matplotlib_cannot(no_fonts, monkeypatch):
