@@ -1,114 +1,21 @@
-"""The page in headless Chromium: mouse, keyboard, phone, restarts, and what a reader hears."""
+"""The page in headless Chromium: mouse, keyboard, restarts, tiers, own answers and help."""
 
 import os
-import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the app extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from ecofm.compare.app import listen  # noqa: E402
-from ecofm.compare.store import Store  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-SERVER = Path(__file__).with_name("server.py")
-expect = playwright.expect
-
-
-class Server:
-    """The web app, started again by its nursery whenever it is killed."""
-
-    def __init__(self, store):
-        self.store = store
-        with listen("127.0.0.1", 0) as free:
-            self.port = free.getsockname()[1]
-        self.nursery = subprocess.Popen(
-            [sys.executable, str(SERVER), str(store), str(self.port)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self.process = int(self.nursery.stdout.readline())
-        self.url = f"http://127.0.0.1:{self.port}/"
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-
-    def kill(self):
-        os.kill(self.process, signal.SIGKILL)
-        self.process = int(self.nursery.stdout.readline())
-
-    def stop(self):
-        self.nursery.kill()
-        self.nursery.wait()
-        os.kill(self.process, signal.SIGKILL)
-        self.nursery.stdout.close()
-
-    def rows(self, asked=True):
-        with Store(self.store, create=False) as store:
-            return store.comparisons(asked)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def server(tmp_path):
-    running = Server(tmp_path / "votes")
-    yield running
-    running.stop()
-
-
-@contextmanager
-def visit(browser, server, **context):
-    """A page of the app; a script error or a message on the console fails the test."""
-    opened = browser.new_context(**{"locale": "en-US", **context})
-    page = opened.new_page()
-    faults = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    page.goto(server.url)
-    yield page
-    opened.close()
-    assert faults == []
-
-
-def enter(page, name="ada"):
-    page.fill("#name", name)
-    page.click("#start-form .primary")
-    page.click("#begin")
-    wait_for_pair(page)
-
-
-def wait_for_pair(page):
-    page.wait_for_selector("#compare:not(.busy) #right .cell:nth-child(4) img[src]")
-
-
-def wait_for_count(page, n):
-    expect(page.locator("#count")).to_contain_text(f"{n} of 100", timeout=20_000)
-    page.wait_for_selector("#compare:not(.busy)")
-
-
-def wait_for_bar(page, n):
-    """As `wait_for_count`, in any language."""
-    expect(page.locator("#bar")).to_have_js_property("value", n, timeout=20_000)
-    page.wait_for_selector("#compare:not(.busy)")
+from tests.unit.compare.browsing import (
+    enter,
+    expect,
+    visit,
+    wait_for_count,
+    wait_for_pair,
+)
 
 
 def test_votes_by_mouse_and_keyboard_and_undo(browser, server):
@@ -318,60 +225,6 @@ def test_own_answers_are_seen_and_deleted(browser, server):
         assert server.rows() == []
 
 
-# The width that each picture has at least; before, 184 px on a telephone of 360.
-SCREENS = {
-    (320, 568): 165, (360, 640): 205, (360, 740): 240, (390, 844): 300, (768, 1024): 400,
-    (640, 360): 220, (844, 390): 290, (1280, 720): 400,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("locale", ["en-US", "ko-KR"])
-def test_question_pictures_and_answers_fit_the_screen_and_fingers(browser, server, locale):
-    with visit(browser, server, locale=locale, has_touch=True) as page:
-        enter(page)
-        for (width, height), least in SCREENS.items():
-            page.set_viewport_size({"width": width, "height": height})
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-            asked = page.locator("#compare h1").bounding_box()
-            assert asked["height"] > 15 and asked["y"] >= 0
-            for side in ("left", "right"):
-                box = page.locator(f"#{side}").bounding_box()
-                assert box["width"] >= least, (width, height)
-                assert abs(box["width"] - box["height"]) < 1
-                assert box["y"] >= asked["y"] + asked["height"]
-            for selector in ("[data-outcome=left]", "[data-outcome=right]", "[data-outcome=tie]",
-                             "[data-outcome=skip]", "#undo"):  # fmt: skip
-                box = page.locator(selector).bounding_box()
-                assert box["height"] >= 24 and box["x"] >= 0 and box["x"] + box["width"] <= width
-                assert box["y"] + box["height"] <= height, (width, height, selector)
-        page.set_viewport_size({"width": 360, "height": 640})
-        page.tap("[data-outcome=right]")
-        wait_for_bar(page, 1)
-    assert [row.outcome for row in server.rows()] == ["right"]
-
-
-def test_a_screen_too_small_for_all_keeps_the_answers_in_reach(browser, server):
-    with visit(browser, server, viewport={"width": 320, "height": 256}) as page:  # zoom 400 %
-        enter(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        box = page.locator("[data-outcome=tie]").bounding_box()
-        assert box["y"] + box["height"] <= 256
-        page.click("[data-outcome=tie]")
-        wait_for_bar(page, 1)
-
-
-def test_small_screens_show_what_matters_and_only_say_the_rest(browser, server):
-    with visit(browser, server, viewport={"width": 360, "height": 640}) as page:
-        enter(page)
-        page.keyboard.press("ArrowLeft")
-        expect(page.locator("#status")).to_contain_text("New pair")
-        assert page.locator("#status").bounding_box()["width"] <= 1  # heard, not seen
-        page.wait_for_selector("#compare:not(.busy)")
-        page.keyboard.press("Backspace")
-        expect(page.locator("#status")).to_contain_text("taken back")
-        assert page.locator("#status").bounding_box()["width"] > 200
-
-
 def test_the_page_speaks_korean_and_remembers_the_choice(browser, server):
     with visit(browser, server, locale="ko-KR") as page:
         expect(page.locator("#start h1")).to_have_text("어느 곳이 더 발전해 보이나요?")
@@ -380,48 +233,3 @@ def test_the_page_speaks_korean_and_remembers_the_choice(browser, server):
         expect(page.locator("#start h1")).to_have_text("Which place looks more developed?")
         page.reload()
         expect(page.locator("#start h1")).to_have_text("Which place looks more developed?")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_names_roles_and_contrast_serve_readers_and_weak_eyes(browser, server, scheme):
-    with visit(browser, server, color_scheme=scheme) as page:
-        enter(page)
-        for view in ("compare", "tiers", "mine", "guide"):
-            page.click(f"[data-view={view}]")
-            page.wait_for_timeout(300)
-            nameless = page.evaluate(
-                """() => [...document.querySelectorAll('button, img, input, select, dialog')]
-                .filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') ||
-                e.textContent.trim() || e.alt !== undefined && e.hasAttribute('alt') ||
-                e.labels?.length)).map(e => e.outerHTML)"""
-            )
-            assert nameless == []
-            assert page.locator("main:not([hidden])").count() == 1
-            assert page.locator("[aria-current=page]").count() == 1
-            assert find_low_contrast(page) == []
-        page.click("[data-view=compare]")
-        label = page.locator("#left img").first.get_attribute("alt")
-        assert re.fullmatch(r"Satellite picture of the left place .+, 1 of 4", label)
-
-
-def find_low_contrast(page):
-    """Texts whose contrast with what is behind them is under WCAG's 4.5 to 1."""
-    return page.evaluate(
-        """() => {
-        const light = rgb => { const [r, g, b] = rgb.map(v => v / 255).map(v =>
-            v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const parse = text => text.match(/[\\d.]+/g).map(Number);
-        const behind = e => { for (; e; e = e.parentElement) {
-            const c = parse(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
-        const found = [];
-        for (const e of document.querySelectorAll('button, p, h1, h2, span, label, kbd, li')) {
-            const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-            if (!own || !e.checkVisibility() || e.closest(':disabled, .put')) continue;
-            const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
-            const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-            if (ratio < 4.5) found.push(`${e.textContent.trim()}: ${ratio.toFixed(2)}`);
-        }
-        return found; }"""
-    )
