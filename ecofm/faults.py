@@ -22,6 +22,7 @@ from typing import Any
 
 from ecofm.disk import FULL, describe_refusal, find_refusal
 from ecofm.errors import EcofmError, UsageError
+from ecofm.escaping import for_terminal
 
 BAD_DATA, WRONG_USAGE, OWN_FAULT, INTERRUPTED, NO_READER = 1, 2, 70, 130, 141
 """The last two are what a shell reports of SIGINT and SIGPIPE."""
@@ -205,7 +206,7 @@ def _lost_its_reader() -> bool:
 
 def _leave(code: int, sentence: str) -> None:
     with suppress(OSError):
-        print(f"error: {sentence}", file=sys.stderr)
+        print(f"error: {for_terminal(sentence)}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -216,6 +217,6 @@ def keep_serving(app: Any) -> Any:
         try:
             await app(scope, receive, send)
         except Exception as error:
-            print(f"error: {explain(error)[1]}", file=sys.stderr, flush=True)
+            print(f"error: {for_terminal(explain(error)[1])}", file=sys.stderr, flush=True)
 
     return guarded

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ecofm.errors import ContractError, UsageError
+from ecofm.escaping import for_terminal, visible
 from ecofm.fields import read_fields
 
 Progress = Callable[[int, int], None]
@@ -166,7 +167,12 @@ def require_seed(seed: int) -> None:
 
 def say(message: str) -> None:
     """Print one line for a person; errors and tables have other ways."""
-    print(message, file=sys.stderr, flush=True)
+    print(for_terminal(message), file=sys.stderr, flush=True)
+
+
+def print_result(text: object, end: str = "\n") -> None:
+    """Print what was asked for to standard output, in which names have no power over terminals."""
+    print(for_terminal(text, sys.stdout.encoding), end=end)
 
 
 def progress_bar(label: str) -> Progress:
@@ -174,7 +180,7 @@ def progress_bar(label: str) -> Progress:
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        bar = tqdm(desc=label, unit="step", leave=True)
+        bar = tqdm(desc=visible(label), unit="step", leave=True)
 
         def draw(done: int, total: int) -> None:
             bar.total = total

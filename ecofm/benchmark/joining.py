@@ -19,7 +19,7 @@ from ecofm.benchmark.regions import (
     share_cells,
 )
 from ecofm.errors import EcofmError
-from ecofm.tables import count
+from ecofm.tables import count, write_csv
 
 PARTLY = 0.5
 """Regions of which less than this share is scored are named, though compared."""
@@ -270,4 +270,4 @@ def _say_radius(kind: dict[Any, Any]) -> str:
 def write_unmatched(join: Join, folder: Path) -> None:
     """Write unmatched.csv: every name without a partner, whose side it is on, and why."""
     table = pd.DataFrame(join.unmatched, columns=["side", "name", "reason"], dtype="str")
-    table.to_csv(folder / "unmatched.csv", index=False)
+    write_csv(table, folder / "unmatched.csv")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ecofm.artifact import MANIFEST, read_json, read_manifest, write_json, write_text
@@ -18,6 +18,8 @@ from ecofm.benchmark.contest import METRICS, OURS, Outcome
 from ecofm.benchmark.joining import Join
 from ecofm.checksums import open_file
 from ecofm.errors import EcofmError
+from ecofm.escaping import for_markdown, visible
+from ecofm.lettering import label, make_labels, save_figure
 
 # Blue, orange and grey differ in lightness too, so the bars read in black and white.
 COLOURS = {"ours": "#0072b2", "rival": "#e69f00", "baseline": "#999999"}
@@ -69,12 +71,17 @@ def write_report(
         "attribution": attribution,
     }
     write_json(folder / "report.json", report)
-    names = []
+    names: list[str] = []
+    times: Counter[str] = Counter()
     for outcome in _pick_headlines(outcomes):
         stem = _slug("_".join(str(outcome.contest[k]) for k in ("level", "target", "subset")))
+        # Targets that differ in signs that a file's name cannot have, or only in capitals.
+        times[stem.casefold()] += 1
+        if (number := times[stem.casefold()]) > 1:
+            stem += f"-{number}"
         names += [f"scatter_{stem}.png", f"bars_{stem}.png"]
-        _save(draw_scatter(outcome), folder / names[-2])
-        _save(draw_bars(outcome), folder / names[-1])
+        save_figure(draw_scatter(outcome), folder / names[-2])
+        save_figure(draw_bars(outcome), folder / names[-1])
     write_text(folder / "report.md", "\n".join(render_markdown(report, names)) + "\n")
 
 
@@ -83,7 +90,8 @@ def _key(record: Record) -> dict[str, str]:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", text.replace(">", "above")).strip("-")
+    """Return the letters and digits of a text, of any script, as a file's name holds them."""
+    return re.sub(r"[\W_]+", "-", text.replace(">", "above")).strip("-")[:55]
 
 
 def _pick_headlines(outcomes: list[Outcome]) -> list[Outcome]:
@@ -107,7 +115,8 @@ def summary_table(report_json: Path | Record) -> str:
         raise EcofmError(f"{report_json} is no report.json; make it with `ecofm benchmark`.")
     lines = []
     for key, contests in _group(report["contests"]):
-        lines += ["", f"Spearman with {key['target']}, by {key['level']} ({key['subset']})"]
+        title = f"Spearman with {key['target']}, by {key['level']} ({key['subset']})"
+        lines += ["", visible(title)]
         names = _contestants(report, key)
         rows = [["period", "n", *names, "best image statistic"]]
         for contest in contests:
@@ -117,7 +126,7 @@ def summary_table(report_json: Path | Record) -> str:
             best = contest["best_baseline"]
             row.append(f"{_number(found[best])} {best}" if best else "-")
             rows.append(row)
-        lines += _align(rows)
+        lines += _align([[visible(cell) for cell in row] for row in rows])
     return "\n".join(lines[1:])
 
 
@@ -162,14 +171,15 @@ def render_markdown(report: Record, pictures: list[str]) -> Iterator[str]:
     """Yield the lines of report.md."""
     yield from ("# Benchmark", "", LEGEND)
     yield from ("## What was compared", "")
-    yield from (f"- {sentence}" for sentence in report["join"]["said"])
+    yield from (f"- {for_markdown(sentence)}" for sentence in report["join"]["said"])
     yield from ("- unmatched.csv names everything without a partner.", "")
     if report["readings"]:
         yield from ("## How the proxies were read", "")
-        yield from (f"- {sentence}" for sentence in report["readings"])
+        yield from (f"- {for_markdown(sentence)}" for sentence in report["readings"])
         yield ""
     for key, contests in _group(report["contests"]):
-        yield f"## {key['target']}, by {key['level']}: {key['subset']}"
+        title = f"{key['target']}, by {key['level']}: {key['subset']}"
+        yield f"## {for_markdown(title)}"
         yield from ("", *_render_periods(report, key, contests))
         yield from ("", *_render_headline(report, contests[-1]))
         yield ""
@@ -178,41 +188,44 @@ def render_markdown(report: Record, pictures: list[str]) -> Iterator[str]:
     if report["notes"] or report["left_out"]:
         yield from ("", "## Left out", "")
         for note in report["notes"]:
-            yield f"- {note['level']}, {note['period']}, {note['target']}: {note['note']}"
-        yield from (f"- {sentence}" for sentence in report["left_out"])
+            place = f"{note['level']}, {note['period']}, {note['target']}"
+            yield f"- {for_markdown(place)}: {for_markdown(note['note'])}"
+        yield from (f"- {for_markdown(sentence)}" for sentence in report["left_out"])
     if report["attribution"]:
-        yield from ("", report["attribution"])
+        yield from ("", for_markdown(report["attribution"]))
 
 
 def _render_periods(report: Record, key: Record, contests: list[Record]) -> Iterator[str]:
     """Yield a table of Spearman by period."""
     names = _contestants(report, key)
-    yield "| period | places | " + " | ".join([*names, "best image statistic"]) + " |"
+    heads = [*map(for_markdown, names), "best image statistic"]
+    yield "| period | places | " + " | ".join(heads) + " |"
     yield "|---" * (len(names) + 3) + "|"
     for contest in contests:
         found = _by_score(report, contest, "spearman")
         cells = [_number(found.get(name), interval=True) for name in names]
         best = contest["best_baseline"]
-        cells.append(f"{best} {_number(found[best], interval=True)}" if best else "-")
-        yield f"| {contest['period']} | {contest['n']} | " + " | ".join(cells) + " |"
+        cells.append(f"{for_markdown(best)} {_number(found[best], interval=True)}" if best else "-")
+        yield f"| {for_markdown(contest['period'])} | {contest['n']} | " + " | ".join(cells) + " |"
 
 
 def _render_headline(report: Record, contest: Record) -> Iterator[str]:
     """Yield all metrics of all scores for one contest, and our differences to the others."""
     by_metric = {metric: _by_score(report, contest, metric) for metric in METRICS}
     metrics = [metric for metric in METRICS if by_metric[metric]]
-    yield f"Period {contest['period']}, {contest['n']} places:"
+    yield f"Period {for_markdown(contest['period'])}, {contest['n']} places:"
     yield ""
     yield "| score | " + " | ".join(TITLES[metric] for metric in metrics) + " |"
     yield "|---" * (len(metrics) + 1) + "|"
     for name, record in by_metric["spearman"].items():
         title = f"{name} (sign turned)" if record["turned"] else name
         cells = [_number(by_metric[metric].get(name), interval=True) for metric in metrics]
-        yield f"| {title} | " + " | ".join(cells) + " |"
+        yield f"| {for_markdown(title)} | " + " | ".join(cells) + " |"
     yield ""
     for record in report["differences"]:
         if record["period"] == contest["period"] and _key(record) == _key(contest):
-            yield f"- {OURS} less {record['rival']}: {_number(record, interval=True)} (Spearman)"
+            rival = for_markdown(record["rival"])
+            yield f"- {OURS} less {rival}: {_number(record, interval=True)} (Spearman)"
 
 
 def draw_scatter(outcome: Outcome) -> Figure:
@@ -233,7 +246,10 @@ def draw_scatter(outcome: Outcome) -> Figure:
     else:
         alpha = max(0.05, 0.5 * min(1, DENSE / len(score)))
         axes.scatter(score, target, s=9, alpha=alpha, color=COLOURS["ours"], edgecolors="none")
-    axes.set(xlabel=f"{OURS} score, {_say_period(contest)}", ylabel=contest["target"])
+    axes.set(
+        xlabel=label(f"{OURS} score, {_say_period(contest)}", 60),
+        ylabel=label(contest["target"], 60),
+    )
     axes.set_title(f"rho = {_number(record, interval=True)}, n = {contest['n']}", fontsize=10)
     return figure
 
@@ -248,19 +264,21 @@ def draw_bars(outcome: Outcome) -> Figure:
     figure, axes = _start(6, 1.2 + 0.32 * len(shown))
     values = np.array([f["value"] for f in shown])
     reach = np.array([[f["value"] - f["lower"], f["upper"] - f["value"]] for f in shown]).T
+    names = [f"|{f['score']}|" if f["kind"] == "baseline" else f["score"] for f in shown]
     axes.barh(
-        [f"|{f['score']}|" if f["kind"] == "baseline" else f["score"] for f in shown],
+        range(len(shown)),
         values,
         xerr=np.maximum(reach, 0),
         color=[COLOURS[f["kind"]] for f in shown],
         ecolor="black",
         capsize=3,
     )
+    axes.set_yticks(range(len(shown)), make_labels(names))
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("Spearman with 95 % interval; |rho| for image statistics")
+    target, period = label(contest["target"]), label(_say_period(contest))
     axes.set_title(
-        f"{contest['target']}, {_say_period(contest)} ({contest['subset']}, n = {contest['n']})",
-        fontsize=10,
+        f"{target}, {period} ({label(contest['subset'])}, n = {contest['n']})", fontsize=10
     )
     return figure
 
@@ -272,8 +290,3 @@ def _say_period(contest: Record) -> str:
 def _start(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", metadata={"Software": None})

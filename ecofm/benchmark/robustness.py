@@ -28,6 +28,7 @@ from ecofm.pretrain.encoders import Encoder, encoder_folder
 from ecofm.rank.items import choose_tiles
 from ecofm.rank.opening import load_ranker
 from ecofm.rank.targets import Ranker
+from ecofm.tables import write_csv
 from ecofm.tiles.archive import Archive, TileError, open_archive
 from ecofm.tiles.normalise import fit_line, read_blocks
 from ecofm.tiles.rasters import Pixels, Valid
@@ -191,7 +192,7 @@ def robustness(
     }
     with draft as folder:
         write_json(folder / "robustness.json", report)
-        pd.DataFrame(report["shifts"]).to_csv(folder / "robustness.csv", index=False)
+        write_csv(pd.DataFrame(report["shifts"]), folder / "robustness.csv")
         write_text(folder / "robustness.md", render_table(report) + "\n")
         draw_robustness(report, folder / "robustness.png")
     return out

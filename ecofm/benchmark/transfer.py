@@ -31,6 +31,7 @@ from ecofm.rank.heads import Heads, RankConfig
 from ecofm.rank.items import Indices, pair_items
 from ecofm.rank.losses import Floats
 from ecofm.rank.transfer import Target, TransferConfig, move_heads, open_target
+from ecofm.tables import write_csv
 from ecofm.types import Progress, require_seed, say
 
 MAX_JUDGED = 20_000
@@ -119,7 +120,7 @@ def measure_curve(
             progress(number + 1, config.draws)
     table = pd.DataFrame(rows)
     with draft as folder:
-        table.to_csv(folder / "curve.csv", index=False)
+        write_csv(table, folder / "curve.csv")
         summary = summarise(table)
         write_json(folder / "curve.json", summary)
         write_text(folder / "curve.md", render_table(summary) + "\n")

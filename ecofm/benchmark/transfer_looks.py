@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from ecofm.lettering import save_figure
 
 BAND = (0.1, 0.5, 0.9)
 """Quantiles over the draws: the band's ends and its middle."""
@@ -75,7 +76,6 @@ def _cell(record: dict[str, Any] | None) -> str:
 def draw_curve(table: pd.DataFrame, path: Path) -> None:
     """Draw median and band by the number of questions, one line a method and way to pick."""
     figure = Figure(figsize=(7.5, 4.8), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("symlog", linthresh=10, linscale=0.6)
     for (pick, method), rows in table.groupby(["pick", "method"], sort=False):
@@ -100,4 +100,4 @@ def draw_curve(table: pd.DataFrame, path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize=9)
-    figure.savefig(path, metadata={"Software": None})
+    save_figure(figure, path)

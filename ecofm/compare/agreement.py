@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 
 from ecofm.compare.davidson import VoiceCounts, count_voices
+from ecofm.lettering import make_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +91,6 @@ def tabulate_disputes(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def draw_agreement(agreement: pd.DataFrame) -> Figure:
     """Return the matrix of `measure_agreement` as a picture, annotators alike beside each other."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tau = agreement.pivot(index="annotator", columns="other", values="tau")
@@ -104,11 +104,10 @@ def draw_agreement(agreement: pd.DataFrame) -> Figure:
     matrix, names = matrix[np.ix_(order, order)], [names[place] for place in order]
     size = min(3.5 + 0.5 * len(names), 30)
     figure = Figure(figsize=(size + 1, size), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     image = axes.imshow(matrix, cmap="cividis", vmin=min(0.0, float(known.min())), vmax=1)
     figure.colorbar(image, ax=axes, label="Kendall's τ", shrink=0.8)
-    labels = [name[:20].replace("$", r"\$") for name in names]
+    labels = make_labels(names, 20)
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), labels)
     if len(names) <= 25:
@@ -116,6 +115,6 @@ def draw_agreement(agreement: pd.DataFrame) -> Figure:
             value = matrix[row, column]
             text = "none" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
             axes.text(column, row, text, ha="center", va="center", fontsize=8,
-                      color="black" if value > 0.6 else "white")  # fmt: skip
+                      color="white" if value <= 0.6 else "black")  # fmt: skip
     axes.set_title("How alike annotators order the pairs that both judged")
     return figure

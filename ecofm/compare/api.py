@@ -197,12 +197,12 @@ class Questions:
         return Tiers(edition=self.edition, items=items, tiers=self._own_tiers(person))
 
     def save_tiers(self, body: TiersBody, token: Token) -> Saved:
-        """Keep tiers in place of this annotator's tiers before; a retry changes nothing."""
+        """Keep tiers in place of this annotator's tiers before; no tiers take those back."""
         person = self._person(token)
         self._check_tiered()
         tiers = [self._names(body.edition, tier) for tier in body.tiers]
         names = [name for tier in tiers for name in tier]
-        if len(set(names)) < len(names) or len(names) < 2:
+        if len(set(names)) < len(names) or len(names) == 1:
             raise HTTPException(422, "tiers need two items at least, and each of them once")
         rows = [
             Comparison(person.annotator, better, worse, "tie" if upper == lower else "left")

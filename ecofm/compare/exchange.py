@@ -22,6 +22,7 @@ from ecofm.compare.tables import (
     write_table,
 )
 from ecofm.errors import ComparisonError, EcofmError
+from ecofm.escaping import visible
 from ecofm.tables import count, decode, read_bytes
 from ecofm.types import say
 
@@ -214,7 +215,7 @@ def _write_rejected(rejected: Sequence[tuple[Path, Rejection]], out: Path) -> No
         if out.exists():  # on a read-only disk, not even a missing file can be removed
             out.unlink()
         return
-    rows = [(str(path), found.place, found.reason) for path, found in rejected]
+    rows = [(visible(str(path)), found.place, found.reason) for path, found in rejected]
     write_table(pd.DataFrame(rows, columns=["file", "place", "reason"]), out)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ecofm.compare.graph import Order, condense, reduce_edges, sort_upwards
+from ecofm.lettering import make_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,18 +48,16 @@ def draw_hasse(order: Order, title: str) -> Figure:
 
     Raises ValueError when there are more than 400 boxes to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     groups, below = condense(order)
     if len(groups) > MAX_NODES:
         raise ValueError(f"a picture of {len(groups)} items cannot be read, expected {MAX_NODES}")
-    lines = reduce_edges(below)
+    lines, names = reduce_edges(below), make_labels(order.names, 16)
     places = place_nodes(lines)
     width = max((x for x, _ in places), default=0) - min((x for x, _ in places), default=0)
     height = max((y for _, y in places), default=0)
-    figure = Figure(figsize=(min(3 + 0.9 * width, 40), min(2 + 0.62 * height, 60)))
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(min(max(4.5, 3 + 0.9 * width), 40), min(2 + 0.62 * height, 60)))
     axes = figure.add_axes((0.02, 0.02, 0.96, 0.92))
     axes.set_title(title)
     axes.set_axis_off()
@@ -68,7 +67,7 @@ def draw_hasse(order: Order, title: str) -> Figure:
             axes.plot([x1, x2], [y1, y2], color="#8a9499", linewidth=1, zorder=1)
     for group, (x, y) in zip(groups, places, strict=True):
         is_knot = len(group) > 1
-        text = " ⟲ ".join(order.names[node][:16].replace("$", r"\$") for node in group[:6])
+        text = " ⟲ ".join(names[node] for node in group[:6])
         face, edge = ("#fde4c8", "#b35806") if is_knot else ("white", "#1b2a2e")
         box = {"boxstyle": "round,pad=0.35", "facecolor": face, "edgecolor": edge}
         axes.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box, zorder=2)

@@ -22,6 +22,8 @@ from ecofm.compare.exchange import hash_comparisons, read_comparisons
 from ecofm.compare.graph import build_order, explain_contradictions
 from ecofm.compare.hasse import MAX_NODES, draw_hasse
 from ecofm.compare.tables import write_table
+from ecofm.escaping import for_markdown
+from ecofm.lettering import make_labels, save_figure
 from ecofm.types import say
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def write_report(
         for name, table in tables.items():
             write_table(table, folder / f"{name}.csv")
         for name, picture in pictures.items():
-            picture.savefig(folder / f"{name}.png", dpi=DPI)
+            save_figure(picture, folder / f"{name}.png", DPI)
         text = describe(len(answers), tables, contradictions, sentences, list(pictures), config)
         write_text(folder / "report.md", text)
         draft.extra = {
@@ -118,8 +120,8 @@ def describe(
             "sides."
         )
     lines += ["", *(f"![{name}]({name}.png)" for name in pictures), "", "## Contradictions", ""]
-    lines += [f"- {escape(sentence)}" for sentence in contradictions[:50]] or ["None."]
-    who = [*(f"- {escape(sentence)}" for sentence in sentences), ""]
+    lines += [f"- {for_markdown(sentence)}" for sentence in contradictions[:50]] or ["None."]
+    who = [*(f"- {for_markdown(sentence)}" for sentence in sentences), ""]
     for title, name, n_rows, words in (
         ("Annotators", "annotators", 100, who),
         ("Levels", "consensus", 100, []),
@@ -142,27 +144,20 @@ def to_markdown(table: pd.DataFrame) -> list[str]:
 def _show(cell: object) -> str:
     if isinstance(cell, float):
         return "none" if np.isnan(cell) else f"{cell:.2f}"
-    return escape(str(cell))
-
-
-def escape(text: str) -> str:
-    """Return a text that Markdown shows as it is: names come from anybody."""
-    return "".join(f"&#{ord(sign)};" if sign in "\\`*_[]<>|#&" else sign for sign in text)
+    return for_markdown(cell)
 
 
 def draw_levels(consensus: pd.DataFrame, interval: float) -> Figure:
     """Return the items' levels with their intervals, best at the top."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = consensus.iloc[:: -(-len(consensus) // MAX_LINES)]
     place = np.arange(len(shown))[::-1]
     figure = Figure(figsize=(7, 1.4 + 0.24 * len(shown)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.hlines(place, shown["lower"], shown["upper"], color="#5b8a83", linewidth=3, alpha=0.7)
     axes.plot(shown["score"], place, "o", color="#0f3d36", markersize=5)
-    axes.set_yticks(place, [name[:24].replace("$", r"\$") for name in shown["item"]])
+    axes.set_yticks(place, make_labels(shown["item"], 24))
     axes.set_ylim(-1, len(shown))
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)

@@ -14,7 +14,7 @@ from ecofm.compare.comparison import COLUMNS, check_comparison, quote, refuse_de
 from ecofm.compare.labelstudio import FLAT_KEYS, read_flat
 from ecofm.compare.orderings import expand_ordering
 from ecofm.errors import ComparisonError
-from ecofm.tables import column_name, read_records, read_table
+from ecofm.tables import column_name, read_records, read_table, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,7 +149,7 @@ def write_table(frame: pd.DataFrame, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             if suffix == ".csv":
-                frame.to_csv(file, index=False, encoding="utf-8", lineterminator="\n")
+                write_csv(frame, file)
             else:
                 frame.to_parquet(file, index=False)
             file.flush()

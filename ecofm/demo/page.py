@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from ecofm.artifact import write_text
+from ecofm.escaping import for_html
+from ecofm.lettering import save_figure, spell_latin
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -31,7 +32,7 @@ def encode_png(picture: Picture) -> bytes:
         return picture.read_bytes()
     buffer = io.BytesIO()
     if isinstance(picture, Figure):
-        picture.savefig(buffer, format="png", dpi=110)
+        save_figure(picture, buffer, 110)
     else:
         picture.save(buffer, format="png")
     return buffer.getvalue()
@@ -48,7 +49,7 @@ class Page:
     def add_figure(self, title: str, caption: str, picture: Picture) -> None:
         """Add a picture under a heading."""
         data = base64.b64encode(encode_png(picture)).decode("ascii")
-        title, caption = html.escape(title), html.escape(caption)
+        title, caption = for_html(title), for_html(caption)
         self.parts.append(
             f'<h2>{title}</h2><figure><img alt="{title}: {caption}" '
             f'src="data:image/png;base64,{data}"><figcaption>{caption}</figcaption></figure>'
@@ -56,7 +57,7 @@ class Page:
 
     def add_text(self, title: str, text: str) -> None:
         """Add preformatted text under a heading."""
-        self.parts.append(f"<h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre>")
+        self.parts.append(f"<h2>{for_html(title)}</h2><pre>{for_html(text)}</pre>")
 
     def add_clusters(self, clusters: Path, scores: pd.DataFrame) -> None:
         """Add the exemplars of clusters, ordered by score."""
@@ -68,13 +69,13 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Write the page."""
-        title = html.escape(self.title)
+        title = for_html(self.title)
         body = "\n".join(self.parts)
         write_text(
             path,
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
-            f"<body><h1>{title}</h1><p>{html.escape(self.lead)}</p>{body}</body></html>\n",
+            f"<body><h1>{title}</h1><p>{for_html(self.lead)}</p>{body}</body></html>\n",
         )
 
 
@@ -102,5 +103,9 @@ def draw_cluster_sheet(clusters: Path, scores: pd.DataFrame, shown: int = 12) ->
         x, y = place % columns * side, place // columns * (side + label)
         exemplars = Image.open(clusters / "exemplars" / f"{item}.png")
         sheet.paste(exemplars.resize((side - 6, side - 6)), (x + 3, y + label))
-        draw.text((x + 6, y + 4), f"cluster {item}, mean score {means[item]:+.2f}", fill="black")
+        draw.text(
+            (x + 6, y + 4),
+            f"cluster {spell_latin(item, 16)}, mean score {means[item]:+.2f}",
+            fill="black",
+        )
     return sheet

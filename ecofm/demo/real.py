@@ -28,9 +28,10 @@ from ecofm.rank.heads import RankConfig
 from ecofm.rank.items import pair_items
 from ecofm.rank.run import rank
 from ecofm.recipe import read_recipe
+from ecofm.tables import write_csv
 from ecofm.tiles.archive import Archive, open_archive
 from ecofm.tiles.ingest import TileConfig, tile
-from ecofm.types import progress_bar, say
+from ecofm.types import print_result, progress_bar, say
 
 MOSAIC = "S2_RGB_*.tif"
 UNINHABITED = "22"
@@ -97,7 +98,7 @@ def demo_real(
     )
     table = check(data, out, page)
     draw_page(out, archive, page)
-    print(table)
+    print_result(table)
     say(f"{out / 'report.html'}: the report, one file with its pictures inside")
     return out / "report.html"
 
@@ -143,9 +144,9 @@ def prepare_comparisons(data: Path, out: Path) -> None:
         said = place_below(said)
     else:
         say("warning: no chip is labelled uninhabited by all; the lowest class is missing.")
-    members.to_csv(out / "members.csv", index=False)
-    said.to_csv(out / "orderings.csv", index=False)
-    compare_labels(labels).to_csv(out / "labels.csv", index=False)
+    write_csv(members, out / "members.csv")
+    write_csv(said, out / "orderings.csv")
+    write_csv(compare_labels(labels), out / "labels.csv")
     collect_comparisons(out, ["orderings.csv", *(["labels.csv"] if len(labels) else [])])
     write_consensus(out / "orderings.csv", out / "consensus.csv")
     pair_items(read_comparisons(out / "comparisons.csv"), index["tile_id"], members)

@@ -33,9 +33,10 @@ from ecofm.synth import (
     simulate_comparisons,
     simulate_orderings,
 )
+from ecofm.tables import write_csv
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.ingest import TileConfig, tile
-from ecofm.types import progress_bar, say
+from ecofm.types import print_result, progress_bar, say
 
 # Not used while the recipe, the ranker and the country were tuned.
 SEED = 20261125
@@ -108,7 +109,7 @@ def ask_annotators(out: Path, seed: int) -> None:
     asked = truth[~truth["held_out"]].set_index("tile_id")["development"]
     clusters = pd.read_parquet(out / "clusters" / "clusters.parquet")
     members = clusters[clusters["tile_id"].isin(asked.index)][["tile_id", "item"]]
-    members.to_csv(out / "members.csv", index=False)
+    write_csv(members, out / "members.csv")
     values = {
         str(item): asked[tile_ids].tolist() for item, tile_ids in members.groupby("item")["tile_id"]
     }
@@ -117,11 +118,9 @@ def ask_annotators(out: Path, seed: int) -> None:
     random = np.random.default_rng(seed)
     drawn = random.choice(asked.index.to_numpy(), (N_TILE_PAIRS, 2))
     pairs = [(left, right) for left, right in drawn.tolist() if left != right]
-    simulate_orderings(values, config, seed).to_csv(out / "orderings.csv", index=False)
+    write_csv(simulate_orderings(values, config, seed), out / "orderings.csv")
     known = {str(tile_id): float(value) for tile_id, value in asked.items()}
-    simulate_comparisons(pairs, known, config, seed).to_csv(
-        out / "tile_comparisons.csv", index=False
-    )
+    write_csv(simulate_comparisons(pairs, known, config, seed), out / "tile_comparisons.csv")
     collect_comparisons(out, ["orderings.csv", "tile_comparisons.csv"])
     write_consensus(out / "orderings.csv", out / "consensus.csv")
 
@@ -206,6 +205,6 @@ def write_page(out: Path, country: CountryConfig) -> Path:
     page.add_text("Scores against the synthetic census", check_census(out))
     page.write(out / "report.html")
     draw_overview([imagery, scored, out / "change" / "change.png"], out / "overview.png")
-    print(table)
+    print_result(table)
     say(f"{out / 'report.html'}: the report, one file with its pictures inside")
     return out / "report.html"

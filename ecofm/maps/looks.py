@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from ecofm.contrast import Bands, draw_colours, find_limits, name_colours, pick_bands
 from ecofm.errors import EcofmError
+from ecofm.lettering import label, spell_latin
 from ecofm.maps.pictures import (
     DPI,
     finish_map,
@@ -67,7 +68,8 @@ def draw_contact_sheet(archive: Archive) -> Image.Image:
     top = 0
     for (period, found), height in zip(images.items(), heights, strict=True):
         n_tiles = _count(archive, period)
-        pen.text((2, top + 1), f"{period}: {len(found)} of {n_tiles} tiles, {colours}", "black")
+        words = spell_latin(f"{period}: {len(found)} of {n_tiles} tiles, {colours}", 240)
+        pen.text((2, top + 1), words, "black")
         for place, (mean, share) in enumerate(found):
             pixels = draw_colours(mean, limits)
             pixels[share == 0] = (255, 0, 255)  # nodata is told from black
@@ -106,7 +108,7 @@ def draw_valid_share(archive: Archive) -> Figure:
         axes = figure.add_subplot(n_rows, n_columns, number)
         rows = place_cells(pick_period(archive.index, period))
         rows.plot(column="valid_share", cmap="viridis", norm=norm, ax=axes, edgecolor="face")
-        axes.set_title(f"{period}: {rows['valid_share'].mean():.1%}", fontsize=9)
+        axes.set_title(label(f"{period}: {rows['valid_share'].mean():.1%}"), fontsize=9)
         axes.set_facecolor("0.85")
         axes.set(aspect="equal", xlabel="km", ylabel="km")
     bar = colormaps["viridis"]
@@ -130,8 +132,8 @@ def draw_histograms(archive: Archive) -> Figure:
         edges = np.linspace(float(low), float(high) + 1, N_BINS + 1)
         for period, colour in zip(periods, colours, strict=True):
             density, _ = np.histogram(values[period][number], edges, density=True)
-            axes.plot(edges[:-1], density, color=colour, label=period, linewidth=1)
-        axes.set_title(band, fontsize=9)
+            axes.plot(edges[:-1], density, color=colour, label=label(period), linewidth=1)
+        axes.set_title(label(band), fontsize=9)
         axes.set_yticks([])
     figure.axes[0].legend(fontsize=6)
     unit = f"stored number (offset {archive.contract.offset:g}, scale {archive.contract.scale:g})"

@@ -10,7 +10,6 @@ import geopandas as gpd
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from ecofm.contrast import draw_colours, find_limits, name_colours, pick_bands
 from ecofm.errors import EcofmError
 from ecofm.grid import UTM_LATITUDES
+from ecofm.lettering import label, save_figure
 from ecofm.meridian import cut_all, join_all, middles
 from ecofm.tiles.periods import sort_periods
 from ecofm.types import say
@@ -237,10 +237,10 @@ def start_map(title: str, attribution: str) -> tuple[Figure, Axes]:
     """Return a figure with one map in it, and the imagery's attribution below."""
     figure = Figure(figsize=(7.5, 6.5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    axes.set(title=title, xlabel="km", ylabel="km", aspect="equal")
+    axes.set(title=label(title, 80), xlabel="km", ylabel="km", aspect="equal")
     axes.set_facecolor("0.85")
     if attribution:
-        figure.supxlabel(attribution, fontsize=7, color="0.35")
+        figure.supxlabel(label(attribution, 160), fontsize=7, color="0.35")
     return figure, axes
 
 
@@ -253,6 +253,5 @@ def finish_map(figure: Figure, axes: Axes, norm: Normalize, colours: str, label:
 
 def save_picture(figure: Figure, path: Path) -> Path:
     """Write the figure as PNG, the same bytes for the same figure."""
-    FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    save_figure(figure, path)
     return path

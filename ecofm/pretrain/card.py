@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ecofm.escaping import for_markdown
+
 SHOWN = ("loss", "rank", "embedding_std", "alignment", "uniformity", "knn")
 
 
@@ -34,9 +36,9 @@ def write_card(
         "code": f"ecofm at commit {fields['commit'] or 'unknown'}",
         "data": ", ".join(f"{name} {value[:12]}" for name, value in fields["data"].items()),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    table = "\n".join(f"| {name} | {for_markdown(value)} |" for name, value in rows.items())
     folder.joinpath("README.md").write_text(
-        f"""# {encoder["backbone"]}, {config["method"]["name"]}
+        f"""# {for_markdown(encoder["backbone"])}, {for_markdown(config["method"]["name"])}
 
 An encoder of ecofm: Sentinel-2 tiles to embeddings of {fields["dim"]} dimensions.
 
@@ -61,7 +63,7 @@ Trained without labels; it has seen no proxy. Pixels of another ground resolutio
 another radiometric offset give other embeddings: the encoder refuses other bands and number
 types, and `ecofm embed` warns when the resolution differs by more than 20 %.
 
-Imagery: {attribution}.
+Imagery: {for_markdown(attribution)}.
 """,
         encoding="utf-8",
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ecofm.contrast import draw_tile
+from ecofm.lettering import spell_latin
 from ecofm.pretrain.module import ContrastiveModule
 from ecofm.pretrain.rendering import render_views
 from ecofm.tiles.loader import PairLoader
@@ -77,7 +78,7 @@ def _lay_out(columns: list[tuple[str, list[Picture]]]) -> Image.Image:
     sheet = Image.new("RGB", (len(columns) * side, LABEL_PX + n_rows * side), "white")
     pen = ImageDraw.Draw(sheet)
     for place, (title, images) in enumerate(columns):
-        pen.text((place * side + 2, 2), title, "black")
+        pen.text((place * side + 2, 2), spell_latin(title), "black")
         for row, image in enumerate(images):
             panel = Image.fromarray(np.ascontiguousarray(image)).resize(
                 (PANEL_PX, PANEL_PX), Image.Resampling.BILINEAR

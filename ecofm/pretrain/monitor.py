@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecofm.errors import EcofmError
+from ecofm.lettering import label, save_figure
 from ecofm.pretrain import health
 from ecofm.pretrain.card import read_metrics
 from ecofm.pretrain.encoders import Encoder
@@ -182,8 +183,8 @@ def draw_health(metrics: Path, picture: Path) -> None:
     for place, (name, values) in enumerate(series.items()):
         axes = figure.add_subplot(n_rows, 3, place + 1)
         axes.plot(*zip(*sorted(values.items()), strict=True), linewidth=1, marker=".", markersize=2)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(label(name), fontsize=9)
         axes.tick_params(labelsize=7)
     beside = picture.with_name(f".{picture.name}.partial")
-    figure.savefig(beside, format="png", dpi=80)
+    save_figure(figure, beside, 80)
     beside.replace(picture)

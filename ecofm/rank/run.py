@@ -26,6 +26,7 @@ from ecofm.rank.opening import WEIGHTS
 from ecofm.rank.resolution import describe_tiles
 from ecofm.rank.table import read_target
 from ecofm.rank.targets import Classes, fit_target
+from ecofm.tables import write_csv
 from ecofm.types import say
 
 
@@ -73,7 +74,7 @@ def rank(
         )
     with draft as folder:
         save_file(to_tensors(fit.heads), str(folder / WEIGHTS))
-        fit.evidence.tabulate().to_csv(folder / "calibration.csv", index=False)
+        write_csv(fit.evidence.tabulate(), folder / "calibration.csv")
         draft.extra = {
             "encoder": encoder_hash,
             "tiles": describe_tiles(embeddings),
@@ -134,7 +135,7 @@ def rank_target(
             for name, values in to_tensors(heads).items()
         }
         save_file(tensors, str(folder / WEIGHTS))
-        fit.held_out.to_csv(folder / "held_out.csv", index=False)
+        write_csv(fit.held_out, folder / "held_out.csv")
         draft.extra = {
             "encoder": encoder_hash,
             "tiles": describe_tiles(embeddings),

@@ -48,6 +48,7 @@ from ecofm.rank.opening import WEIGHTS, load_ranker
 from ecofm.rank.resolution import describe_tiles, warn_of_tiles
 from ecofm.rank.run import describe_residual, to_tensors
 from ecofm.rank.unseen import judge_unseen
+from ecofm.tables import write_csv
 from ecofm.types import require_seed, say
 
 MIN_COMPARISONS = 10
@@ -154,7 +155,7 @@ def transfer(
         heads = _flatten(heads, target)
     with draft as folder:
         save_file(to_tensors(heads), str(folder / WEIGHTS))
-        evidence.tabulate().to_csv(folder / "calibration.csv", index=False)
+        write_csv(evidence.tabulate(), folder / "calibration.csv")
         draft.extra = {
             "encoder": encoder,
             "tiles": describe_tiles(embeddings),

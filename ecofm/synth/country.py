@@ -22,6 +22,7 @@ from ecofm.synth.land import Land, make_land
 from ecofm.synth.noise import derive_rng
 from ecofm.synth.places import build
 from ecofm.synth.styles import CLIMATES, SENSORS, STYLES
+from ecofm.tables import write_csv
 
 EPSG = 32652
 GSD_M = 10
@@ -126,7 +127,7 @@ def _write_tables(out: Path, land: Land, built: Built, config: CountryConfig) ->
     with _beside(out / "truth.parquet") as part:
         table.to_parquet(part, index=False)
     with _beside(out / "census.csv") as part:
-        truth.take_census(table, config.seed).to_csv(part, index=False)
+        write_csv(truth.take_census(table, config.seed), part)
     with _beside(out / "districts.gpkg") as part:
         # GeoPackage notes the day of writing, which would change the bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2022-12-31T00:00:00.000Z"})

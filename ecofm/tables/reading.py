@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ecofm.errors import EcofmError
+from ecofm.escaping import unescape_cell
 from ecofm.files import FileError, read_file, reason_of, require_parquet
 from ecofm.tables.keys import column_name, count, quote
 
@@ -242,7 +243,7 @@ def _split(path: Path, text: str, separator: str, skipped: int = 0) -> Iterator[
     try:
         for cells in reader:
             if cells:
-                yield before + 1 + skipped, cells
+                yield before + 1 + skipped, [unescape_cell(cell) for cell in cells]
             before = reader.line_num
     except csv.Error as error:
         raise EcofmError(

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from ecofm.benchmark.benchmark import BenchmarkConfig
 from ecofm.benchmark.benchmark import benchmark as run_benchmark
 from ecofm.benchmark.report import summary_table
+from ecofm.types import print_result
 from ecofm.verbs.outcome import conclude
 
 
@@ -40,5 +41,5 @@ def benchmark(
     run_benchmark(
         scores, proxies, out, regions, archive, config or BenchmarkConfig(), overwrite=overwrite
     )
-    print(summary_table(out / "report.json"))
+    print_result(summary_table(out / "report.json"))
     conclude(out, "report.md, report.json and figures")

@@ -14,7 +14,7 @@ from ecofm.compare.app import ServeConfig
 from ecofm.compare.consensus import ConsensusConfig
 from ecofm.compare.exchange import name_rejected
 from ecofm.errors import UsageError
-from ecofm.types import say
+from ecofm.types import print_result, say
 from ecofm.verbs.outcome import conclude
 
 
@@ -84,7 +84,7 @@ def invite_(
     if not name:
         raise UsageError("name the annotators to invite.")
     for annotator, link in compare.invite(name, store, url, revoke=revoke):
-        print(f"{annotator}\t{link}")
+        print_result(f"{annotator}\t{link}")
 
 
 def names_(*, store: Path) -> None:
@@ -93,10 +93,10 @@ def names_(*, store: Path) -> None:
     Args:
         store: The store.
     """
-    print("annotator\tanswers\tclaimed\tlinks")
+    print_result("annotator\tanswers\tclaimed\tlinks")
     for found in compare.list_names(store):
         claimed = "yes" if found.is_claimed else "no"
-        print(f"{found.annotator}\t{found.n_votes}\t{claimed}\t{found.n_links}")
+        print_result(f"{found.annotator}\t{found.n_votes}\t{claimed}\t{found.n_links}")
 
 
 def recover_(*, store: Path, out: Path) -> None:

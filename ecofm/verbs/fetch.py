@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ecofm.tiles.fetch import SETS
 from ecofm.tiles.fetch import fetch as run_fetch
-from ecofm.types import say
+from ecofm.types import print_result, say
 
 
 def fetch(name: str | None = None, *, out: Path = Path("data")) -> None:
@@ -21,7 +21,7 @@ def fetch(name: str | None = None, *, out: Path = Path("data")) -> None:
     """
     if name is None:
         for known, data in SETS.items():
-            print(f"{known}: {data.what}. Licence: {data.licence}.")
+            print_result(f"{known}: {data.what}. Licence: {data.licence}.")
         return
     folder = run_fetch(name, out / name)
     data = SETS[name]

@@ -7,7 +7,7 @@ from pathlib import Path
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.normalise import normalise as run_normalise
 from ecofm.tiles.periods import canonical
-from ecofm.types import progress_bar
+from ecofm.types import print_result, progress_bar
 from ecofm.verbs.outcome import conclude
 
 
@@ -28,7 +28,7 @@ def normalise(*, archive: Path, out: Path, reference: str, overwrite: bool = Fal
         archive, out, reference=reference, overwrite=overwrite, progress=progress_bar("normalise")
     )
     for period, line in lines.items():
-        print(
+        print_result(
             f"  {period}: {line.apart_before:.3f} to {line.apart_after:.3f} deviations from "
             f"{reference} over {line.n_blocks} invariant blocks"
         )

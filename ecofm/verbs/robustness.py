@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from ecofm.benchmark.robustness import RobustnessConfig
 from ecofm.benchmark.robustness import robustness as run_robustness
-from ecofm.types import progress_bar
+from ecofm.types import print_result, progress_bar
 from ecofm.verbs.outcome import conclude
 
 
@@ -38,5 +38,5 @@ def robustness(
         ranker, encoder, archive, out, config or RobustnessConfig(),
         proxies=proxies, overwrite=overwrite, progress=progress_bar("robustness"),
     )  # fmt: skip
-    print((out / "robustness.md").read_text(encoding="utf-8"), end="")
+    print_result((out / "robustness.md").read_text(encoding="utf-8"), end="")
     conclude(out, "robustness.json, robustness.csv, robustness.md and robustness.png")

@@ -27,9 +27,10 @@ from ecofm.maps.looks import (
 from ecofm.maps.pictures import draw_imagery, draw_scores, save_picture
 from ecofm.rank.evidence import say_evidence
 from ecofm.rank.opening import load_ranker
+from ecofm.tables import write_csv
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.periods import sort_periods
-from ecofm.types import say
+from ecofm.types import print_result, say
 
 MAX_LINE = 2000
 RUN = "run.json"  # what `pretrain` notes at a run's beginning
@@ -59,11 +60,11 @@ def show(path: Path, *, out: Path | None = None) -> None:
     if fault := find_faults(folder, manifest):
         raise ArtifactError(f"{fault}; {remake(stage)}.")
     pictures = out or path.parent / f"{path.resolve().name}-pictures"
-    print(f"{path}: {stage}, made by `{MADE_BY[stage]}` of ecofm {manifest.get('ecofm')}")
-    print(f"  inputs: {len(manifest.get('inputs', {}))}")
+    print_result(f"{path}: {stage}, made by `{MADE_BY[stage]}` of ecofm {manifest.get('ecofm')}")
+    print_result(f"  inputs: {len(manifest.get('inputs', {}))}")
     for name in sorted(set(manifest) - {"schema", "stage", "ecofm", "inputs", "statistics"}):
         text = json.dumps(manifest[name])
-        print(f"  {name}: {text if len(text) <= MAX_LINE else text[:MAX_LINE] + '...'}")
+        print_result(f"  {name}: {text if len(text) <= MAX_LINE else text[:MAX_LINE] + '...'}")
     if stage == "ranker":
         say_evidence(load_ranker(folder)[1])
     elif manifest.get("warning"):
@@ -83,12 +84,12 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
     warn_of_names(archive.contract, folder)
     counts = archive.index.groupby("period")["valid_share"].agg(["size", "mean", "min"])
     for period, row in counts.iterrows():
-        print(
+        print_result(
             f"  {period}: {int(row['size'])} tiles, {row['mean']:.1%} of their pixels valid "
             f"(least {row['min']:.1%})"
         )
     for reason, n in archive.rejected["reason"].str.slice(0, 70).value_counts().head(5).items():
-        print(f"  left out: {n} inputs: {reason}")
+        print_result(f"  left out: {n} inputs: {reason}")
     draw_contact_sheet(archive).save(pictures / "contact_sheet.png")
     save_picture(draw_histograms(archive), pictures / "histograms.png")
     if archive.grid == "none":
@@ -96,13 +97,13 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
     save_picture(draw_valid_share(archive), pictures / "valid_share.png")
     seams = measure_seams(archive)
     if len(seams.table):
-        print("steps in mean radiometry across the edges of cells (1 = as inside a tile):")
-        print(seams.summary().round(3).to_string(index=False))
+        print_result("steps in mean radiometry across the edges of cells (1 = as inside a tile):")
+        print_result(seams.summary().round(3).to_string(index=False))
     crossings = measure_scene_edges(archive)
     if len(crossings):
-        print("steps in mean radiometry across the edges of scenes inside tiles:")
-        print(summarise(crossings).round(3).to_string(index=False))
-        crossings.to_csv(pictures / "scene_edges.csv", index=False)
+        print_result("steps in mean radiometry across the edges of scenes inside tiles:")
+        print_result(summarise(crossings).round(3).to_string(index=False))
+        write_csv(crossings, pictures / "scene_edges.csv")
     # true_colour, false_colour or grey: the picture's title says which bands.
     colours = name_colours(archive.contract).split(" (")[0].lower().replace(" ", "_")
     for period in pick_periods(archive):
@@ -114,14 +115,14 @@ def _draw_archive(folder: Path, pictures: Path, manifest: dict[str, Any]) -> Non
 
 def _draw_clusters(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     sizes = read_members(folder).groupby("item").size()
-    print("  sizes: " + ", ".join(f"{item}: {size}" for item, size in sizes.items()))
+    print_result("  sizes: " + ", ".join(f"{item}: {size}" for item, size in sizes.items()))
     for sheet in sorted((folder / "exemplars").glob("*.png")):
         Image.open(sheet).save(pictures / sheet.name)
 
 
 def _draw_scores(folder: Path, pictures: Path, manifest: dict[str, Any]) -> None:
     scores, attribution = read_scores(folder), str(manifest.get("attribution", ""))
-    print(scores.groupby("period")["score"].describe().round(2).to_string())
+    print_result(scores.groupby("period")["score"].describe().round(2).to_string())
     for period in sort_periods(scores["period"]):
         if scores.geometry.notna().any():
             figure = draw_scores(scores, period, f"Score {period}", attribution)

@@ -12,7 +12,7 @@ from ecofm.rank.evidence import say_evidence
 from ecofm.rank.opening import load_ranker
 from ecofm.rank.transfer import TransferConfig
 from ecofm.rank.transfer import transfer as run_transfer
-from ecofm.types import progress_bar
+from ecofm.types import print_result, progress_bar
 from ecofm.verbs.outcome import conclude
 
 
@@ -120,5 +120,5 @@ def _measure(
         overwrite=overwrite,
         progress=progress_bar("draws"),
     )
-    print((out / "curve.md").read_text(encoding="utf-8"), end="")
+    print_result((out / "curve.md").read_text(encoding="utf-8"), end="")
     conclude(out, "curve.csv, curve.json, curve.md and curve.png")

@@ -1,14 +1,14 @@
 // One's own answers: seen and deleted.
 
 import { forgetPair, showProgress } from "/compare.js";
-import { insist, kept, picture } from "/net.js";
+import { Refused, ask, insist, kept, makeId, picture } from "/net.js";
 import { $, make, t } from "/texts.js";
 
 let nShown = 0;
 
 function makeSide(side) {
   if (side === null) return make("span", { class: "thumbs" }, t("gone"));
-  const image = make("img", { alt: t("picture", { label: side.label ?? "" }) });
+  const image = make("img", { alt: t("picture", { label: side.label ?? "" }), title: side.label ?? "" });
   picture(side.images[0]).then((address) => { image.src = address; }).catch(() => {});
   return make("span", { class: "thumbs" }, image);
 }
@@ -35,7 +35,29 @@ async function addRows(step) {
   $("mine-list").append(...found.votes.map((vote) => makeRow(vote, step)));
   nShown += found.votes.length;
   $("mine-more").hidden = nShown >= found.n_done;
-  if (nShown === 0) $("mine-status").textContent = t("mine_none");
+  if ($("mine-list").childElementCount === 0) $("mine-status").textContent = t("mine_none");
+}
+
+// The saved tiers are one answer of many groups; taking them back leaves those that are being made.
+function makeTiers({ items, edition, tiers }, step) {
+  const button = make("button", { type: "button" }, t("delete_tiers"));
+  const rows = tiers.map((tier) => make("li", {}, ...tier.map((item) => makeSide(items[item]))));
+  const row = make("li", { class: "own-tiers" }, make("span", { class: "said" }, t("mine_tiers")), make("ol", {}, ...rows), button);
+  button.addEventListener("click", () =>
+    step(async () => {
+      // Asked once: sent again and late, it would take back the tiers that were saved since.
+      try {
+        await ask("/api/tiers", { id: makeId(), edition, tiers: [] });
+      } catch (error) {
+        if (error instanceof Refused) throw error;
+        $("mine-status").textContent = t("no_answer");
+        return;
+      }
+      row.remove();
+      $("mine-status").textContent = t("deleted");
+    }),
+  );
+  return row;
 }
 
 // A secret link, shown once: with it the same person is let in by another browser.
@@ -52,6 +74,10 @@ export async function enterMine(step) {
   nShown = 0;
   $("mine-list").replaceChildren();
   $("mine-status").textContent = "";
+  if (kept.get("session", {}).has_tiers) {
+    const found = await insist("/api/tiers");
+    if (found.tiers.length > 0) $("mine-list").append(makeTiers(found, step));
+  }
   await addRows(step);
 }
 

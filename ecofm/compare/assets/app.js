@@ -44,6 +44,10 @@ async function begin(body) {
 
 // The owner's own instructions stand in place of the built-in ones.
 async function drawGuide() {
+  const session = kept.get("session", {});
+  // Only what works here is promised.
+  $("guide-enlarge").hidden = $("guide-reshuffle").hidden = !session.can_shuffle;
+  $("guide-colours").hidden = (session.styles ?? []).length < 2;
   const pieces = await insist("/api/instructions");
   $("guide-built-in").hidden = pieces.length > 0;
   const tags = { heading: "h2", point: "li", text: "p" };

@@ -108,7 +108,7 @@ function answer(outcome) {
     kept.set("unsent", { vote, pair });
     await sendUnsent();
     await show(await insist("/api/pair"));
-    say(t("question", { progress: $("count").textContent }));
+    say(t("question", { progress: $("count").textContent }), true);
   });
 }
 

@@ -8,9 +8,11 @@ export function t(key, values = {}) {
   return (words[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }
 
-// Tells screen readers and eyes alike what just happened.
-export function say(text) {
-  $("status").textContent = text;
+// Tells screen readers and eyes alike what just happened; `routine` is not shown on small screens.
+export function say(text, routine = false) {
+  const line = document.querySelector("main:not([hidden]) [role=status]") ?? $("status");
+  line.textContent = text;
+  line.classList.toggle("routine", routine || text === "");
 }
 
 export function chosenLanguage(languages) {

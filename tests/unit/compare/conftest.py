@@ -16,3 +16,20 @@ def client(store, tmp_path):
     from tests.unit.compare.client import connect  # needs the app extra
 
     return connect(store, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from tests.unit.compare.browsing import start_browser  # needs playwright
+
+    with start_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def server(tmp_path):
+    from tests.unit.compare.browsing import Server
+
+    running = Server(tmp_path / "votes")
+    yield running
+    running.stop()

@@ -53,9 +53,18 @@ def test_tiers_become_an_ordering_that_replaces_the_one_before(client, store):
     assert client.post("/api/tiers", json=again, headers=headers).json() == {"n_comparisons": 1}
     assert store.comparisons() == [("ada", "5", "3", "left")]
     assert client.get("/api/progress", headers=headers).json()["n_done"] == 0
-    for wrong in ([[1, 1]], [[1], [1]], [[1]], [], [[99, 1]], [["1"], [2]], [[-1, 2]]):
+    for wrong in ([[1, 1]], [[1], [1]], [[1]], [[], [1]], [[99, 1]], [["1"], [2]], [[-1, 2]]):
         answer = client.post("/api/tiers", json={**body, "tiers": wrong}, headers=headers)
         assert answer.status_code in (409, 422)
+
+
+def test_no_tiers_take_back_those_before(client, store):
+    headers = enter(client)
+    edition = client.get("/api/tiers", headers=headers).json()["edition"]
+    for tiers, n in (([[3], [1]], 1), ([], 0), ([], 0), ([[], []], 0), ([[2], [4]], 1)):
+        body = {"id": uuid.uuid4().hex, "edition": edition, "tiers": tiers}
+        assert client.post("/api/tiers", json=body, headers=headers).json() == {"n_comparisons": n}
+        assert len(store.comparisons()) == n
 
 
 def test_many_items_cannot_be_put_into_tiers(store, tmp_path):

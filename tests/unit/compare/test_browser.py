@@ -1,108 +1,21 @@
-"""The page in headless Chromium: mouse, keyboard, phone, restarts, and what a reader hears."""
+"""The page in headless Chromium: mouse, keyboard, restarts, tiers, own answers and help."""
 
 import os
-import re
-import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="the app extra is not installed")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-from ecofm.compare.app import listen  # noqa: E402
-from ecofm.compare.store import Store  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
-SERVER = Path(__file__).with_name("server.py")
-expect = playwright.expect
-
-
-class Server:
-    """The web app, started again by its nursery whenever it is killed."""
-
-    def __init__(self, store):
-        self.store = store
-        with listen("127.0.0.1", 0) as free:
-            self.port = free.getsockname()[1]
-        self.nursery = subprocess.Popen(
-            [sys.executable, str(SERVER), str(store), str(self.port)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self.process = int(self.nursery.stdout.readline())
-        self.url = f"http://127.0.0.1:{self.port}/"
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-
-    def kill(self):
-        os.kill(self.process, signal.SIGKILL)
-        self.process = int(self.nursery.stdout.readline())
-
-    def stop(self):
-        self.nursery.kill()
-        self.nursery.wait()
-        os.kill(self.process, signal.SIGKILL)
-        self.nursery.stdout.close()
-
-    def rows(self, asked=True):
-        with Store(self.store, create=False) as store:
-            return store.comparisons(asked)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def server(tmp_path):
-    running = Server(tmp_path / "votes")
-    yield running
-    running.stop()
-
-
-@contextmanager
-def visit(browser, server, **context):
-    """A page of the app; a script error or a message on the console fails the test."""
-    opened = browser.new_context(**{"locale": "en-US", **context})
-    page = opened.new_page()
-    faults = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    page.goto(server.url)
-    yield page
-    opened.close()
-    assert faults == []
-
-
-def enter(page, name="ada"):
-    page.fill("#name", name)
-    page.click("#start-form .primary")
-    page.click("#begin")
-    wait_for_pair(page)
-
-
-def wait_for_pair(page):
-    page.wait_for_selector("#compare:not(.busy) #right .cell:nth-child(4) img[src]")
-
-
-def wait_for_count(page, n):
-    expect(page.locator("#count")).to_contain_text(f"{n} of 100", timeout=20_000)
-    page.wait_for_selector("#compare:not(.busy)")
+from tests.unit.compare.browsing import (
+    enter,
+    expect,
+    visit,
+    wait_for_count,
+    wait_for_pair,
+)
 
 
 def test_votes_by_mouse_and_keyboard_and_undo(browser, server):
@@ -252,6 +165,45 @@ def test_tiers_are_dragged_put_and_moved_by_keys_and_saved(browser, server):
     }  # fmt: skip
 
 
+def test_saved_tiers_are_among_the_own_answers_and_can_be_taken_back(browser, server):
+    with visit(browser, server) as page:
+        enter(page)
+        page.click("[data-view=mine]")
+        expect(page.locator("#mine-status")).to_have_text("You have not answered yet.")
+        page.click("[data-view=tiers]")
+        page.drag_and_drop(".group[data-item='3']", ".zone.fresh >> nth=0")
+        page.drag_and_drop(".group[data-item='5']", ".zone.fresh >> nth=0")
+        page.click("#tiers-save")
+        expect(page.locator("#tiers-status")).to_have_text("Saved: 1 comparisons.")
+        page.click("[data-view=mine]")
+        expect(page.locator(".own-tiers ol > li")).to_have_count(2)
+        expect(page.locator(".own-tiers img").first).to_have_attribute("title", "5")
+        expect(page.locator("#mine-status")).to_have_text("")
+        page.click(".own-tiers button")
+        expect(page.locator("#mine-status")).to_have_text("Deleted.")
+        expect(page.locator(".own-tiers")).to_have_count(0)
+        page.click("[data-view=tiers]")
+        expect(page.locator(".zone:not(.fresh)")).to_have_count(1)
+    assert server.rows(asked=False) == []
+
+
+def test_help_promises_only_what_works_in_this_session(browser, server):
+    with visit(browser, server) as page:
+        enter(page)
+        page.click("[data-view=guide]")
+        for shown in ("#guide-enlarge", "#guide-reshuffle", "#guide-colours"):
+            expect(page.locator(shown)).to_be_visible()
+        page.evaluate(
+            """() => { const session = JSON.parse(sessionStorage.session);
+            sessionStorage.session = JSON.stringify(
+                { ...session, can_shuffle: false, styles: ["true"] }); }"""
+        )
+        page.click("[data-view=guide]")
+        for shown in ("#guide-enlarge", "#guide-reshuffle", "#guide-colours"):
+            expect(page.locator(shown)).to_be_hidden()
+        assert "R shows" not in page.locator("#guide").inner_text()
+
+
 def test_own_answers_are_seen_and_deleted(browser, server):
     with visit(browser, server) as page:
         enter(page)
@@ -273,23 +225,6 @@ def test_own_answers_are_seen_and_deleted(browser, server):
         assert server.rows() == []
 
 
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (360, 640), (1280, 720)])
-def test_everything_fits_the_screen_and_fingers(browser, server, width, height):
-    size = {"viewport": {"width": width, "height": height}, "has_touch": width < 500}
-    with visit(browser, server, **size) as page:
-        enter(page)
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        for selector in ("[data-outcome=left]", "[data-outcome=right]", "[data-outcome=tie]",
-                         "[data-outcome=skip]", "#undo"):  # fmt: skip
-            box = page.locator(selector).bounding_box()
-            assert box["height"] >= 24 and box["x"] >= 0 and box["x"] + box["width"] <= width
-            assert box["y"] + box["height"] <= height, selector
-        press = page.tap if width < 500 else page.click
-        press("[data-outcome=right]")
-        wait_for_count(page, 1)
-    assert [row.outcome for row in server.rows()] == ["right"]
-
-
 def test_the_page_speaks_korean_and_remembers_the_choice(browser, server):
     with visit(browser, server, locale="ko-KR") as page:
         expect(page.locator("#start h1")).to_have_text("어느 곳이 더 발전해 보이나요?")
@@ -298,48 +233,3 @@ def test_the_page_speaks_korean_and_remembers_the_choice(browser, server):
         expect(page.locator("#start h1")).to_have_text("Which place looks more developed?")
         page.reload()
         expect(page.locator("#start h1")).to_have_text("Which place looks more developed?")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_names_roles_and_contrast_serve_readers_and_weak_eyes(browser, server, scheme):
-    with visit(browser, server, color_scheme=scheme) as page:
-        enter(page)
-        for view in ("compare", "tiers", "mine", "guide"):
-            page.click(f"[data-view={view}]")
-            page.wait_for_timeout(300)
-            nameless = page.evaluate(
-                """() => [...document.querySelectorAll('button, img, input, select, dialog')]
-                .filter(e => e.checkVisibility() && !(e.getAttribute('aria-label') ||
-                e.textContent.trim() || e.alt !== undefined && e.hasAttribute('alt') ||
-                e.labels?.length)).map(e => e.outerHTML)"""
-            )
-            assert nameless == []
-            assert page.locator("main:not([hidden])").count() == 1
-            assert page.locator("[aria-current=page]").count() == 1
-            assert find_low_contrast(page) == []
-        page.click("[data-view=compare]")
-        label = page.locator("#left img").first.get_attribute("alt")
-        assert re.fullmatch(r"Satellite picture of the left place .+, 1 of 4", label)
-
-
-def find_low_contrast(page):
-    """Texts whose contrast with what is behind them is under WCAG's 4.5 to 1."""
-    return page.evaluate(
-        """() => {
-        const light = rgb => { const [r, g, b] = rgb.map(v => v / 255).map(v =>
-            v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-        const parse = text => text.match(/[\\d.]+/g).map(Number);
-        const behind = e => { for (; e; e = e.parentElement) {
-            const c = parse(getComputedStyle(e).backgroundColor);
-            if (c.length < 4 || c[3] > 0) return c; } return [255, 255, 255]; };
-        const found = [];
-        for (const e of document.querySelectorAll('button, p, h1, h2, span, label, kbd, li')) {
-            const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
-            if (!own || !e.checkVisibility() || e.closest(':disabled, .put')) continue;
-            const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
-            const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-            if (ratio < 4.5) found.push(`${e.textContent.trim()}: ${ratio.toFixed(2)}`);
-        }
-        return found; }"""
-    )
