@@ -172,7 +172,9 @@ def watch(command: Command) -> list[int]:
 
     def note(event: str, args: tuple[Any, ...]) -> None:
         is_change = event in CHANGES or (
-            event == "open" and isinstance(args[2], int) and bool(args[2] & (os.O_WRONLY | os.O_RDWR))
+            event == "open"
+            and isinstance(args[2], int)
+            and bool(args[2] & (os.O_WRONLY | os.O_RDWR))
         )
         if not is_change:
             return

@@ -4,7 +4,6 @@ configs and tables. A good input beside a bad one must still be read."""
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import struct
 import zlib
@@ -19,9 +18,9 @@ from tests.faults.mutations import mutate
 from tests.faults.outcomes import Outcome, Try
 from tests.faults.stages import Part
 
-LIMIT_S = 60.0
+LIMIT_S = 40.0
 LINKS = "--follow-links"
-WHOLE_WORDS = ("/etc/passwd", "root:")
+SECRET = "root:"
 
 Paint = Callable[[Path, Path], None]
 
@@ -78,7 +77,9 @@ def paint_safe(lab: Path, into: Path) -> None:
         profile = {"driver": "GTiff", "count": 1, "height": side, "width": side, "dtype": kind,
                    "crs": "EPSG:32652",
                    "transform": rasterio.Affine(gsd_m, 0, 320000, 0, -gsd_m, 4321280)}  # fmt: skip
-        with rasterio.open(images / f"T52TDL_20220612T101559_{band}_{gsd_m}m.jp2", "w", **profile) as f:
+        with rasterio.open(
+            images / f"T52TDL_20220612T101559_{band}_{gsd_m}m.jp2", "w", **profile
+        ) as f:
             f.write(pixels, 1)
     offsets = "".join(f'<BOA_ADD_OFFSET band_id="{n}">-1000</BOA_ADD_OFFSET>' for n in range(13))
     (into / f"{product}.SAFE" / "MTD_MSIL2A.xml").write_text(
@@ -161,7 +162,9 @@ SUBJECTS: dict[str, tuple[Paint, Callable[[Path, Path, Random], tuple[str, ...]]
 """What is painted, and which command reads it."""
 
 
-def attack(lab: Lab, subject: str, n: int, random: Random, work: Path) -> Iterator[Try]:
+def attack(
+    lab: Lab, subject: str, n: int, is_full: bool, random: Random, work: Path
+) -> Iterator[Try]:
     """Make one file of a good input bad, `n` times; then the crafted ones."""
     paint, use = SUBJECTS[subject]
     good = clear(work / "good")
@@ -176,11 +179,13 @@ def attack(lab: Lab, subject: str, n: int, random: Random, work: Path) -> Iterat
         tokens = use(lab.root, bad, random)
         what = f"{subject}, {mutate(bad, random)}"
         yield judge(run(Command(tokens=tokens, cwd=str(place), limit_s=LIMIT_S)), what)
-    for name, craft in CRAFTED.get(subject, {}).items():
+    for name, craft in (CRAFTED.get(subject, {}) if is_full else {}).items():
         place = clear(work / "try")
         shutil.copytree(good, place / "in")
         tokens = craft(lab.root, place)
-        yield judge(run(Command(tokens=tokens, cwd=str(place), limit_s=LIMIT_S)), f"{subject}, {name}")
+        yield judge(
+            run(Command(tokens=tokens, cwd=str(place), limit_s=LIMIT_S)), f"{subject}, {name}"
+        )
 
 
 def judge(ended: Ended, what: str) -> Try:
@@ -189,7 +194,7 @@ def judge(ended: Ended, what: str) -> Try:
         return Try(Outcome.hung, what)
     if ended.broke or (ended.code and not ended.refused):
         return Try(Outcome.traceback, f"{what}: {ended.code} {ended.tail}")
-    if any(word in ended.said for word in WHOLE_WORDS[1:]):
+    if SECRET in ended.said:
         return Try(Outcome.lost, f"{what}: what others may not read was told")
     named = ended.code or "left out" in ended.said or "warning" in ended.said
     return Try(Outcome.noticed if named else Outcome.harmless, what)
@@ -270,7 +275,6 @@ CRAFTED: dict[str, dict[str, Craft]] = {
 """Inputs that no random change would make."""
 
 
-def parts(lab: Lab, n: int) -> dict[str, Part]:
-    """Return the attack with each kind of input."""
-    assert os.path.exists("/dev/zero")
-    return {subject: partial(attack, lab, subject, n) for subject in SUBJECTS}
+def parts(lab: Lab, n: int, is_full: bool) -> dict[str, Part]:
+    """Return the attack with each kind of input; the whole one has the crafted inputs too."""
+    return {subject: partial(attack, lab, subject, n, is_full) for subject in SUBJECTS}

@@ -137,9 +137,7 @@ def draw_country(root: Path) -> None:
 
     from ecofm.synth import CountryConfig, generate_country
 
-    config = CountryConfig(
-        seed=3, n_cells=N_CELLS, cell_px=CELL_PX, periods=PERIODS, cloud_share=0
-    )
+    config = CountryConfig(seed=3, n_cells=N_CELLS, cell_px=CELL_PX, periods=PERIODS, cloud_share=0)
     generate_country(root / "country", config)
     truth = pd.read_parquet(root / "country" / "truth.parquet")
     truth[["cell_id", "period", "development"]].to_parquet(root / "truth.parquet")

@@ -117,7 +117,9 @@ def confuse(path: Path, random: Random) -> str:
 
 def _places(value: Any) -> Any:
     """Yield (container, key) of every value within."""
-    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
     for key in keys:
         yield value, key
         yield from _places(value[key])

@@ -177,9 +177,7 @@ def race(lab: Lab, name: str, n: int, random: Random, work: Path) -> Iterator[Tr
         yield _judge_race(target, other, both, f"two processes, {kind} after {delay:.3f} s")
 
 
-def _judge_race(
-    target: Target, other: tuple[str | None, ...], both: list[Ended], what: str
-) -> Try:
+def _judge_race(target: Target, other: tuple[str | None, ...], both: list[Ended], what: str) -> Try:
     what = f"{target.name}, {what}: {[ended.code for ended in both]}"
     first, second = both
     if first.code is None or second.code is None:
