@@ -21,6 +21,7 @@ from tests.faults.stages import Part
 LIMIT_S = 40.0
 LINKS = "--follow-links"
 SECRET = "root:"
+"""How a system's list of users begins, which no input may make us read."""
 
 Paint = Callable[[Path, Path], None]
 
@@ -267,8 +268,8 @@ CRAFTED: dict[str, dict[str, Craft]] = {
             "+_target_=os.system", "method._target_=os.system", "++encoder._target_=builtins.eval",
             "seed=${oc.env:HOME}", "steps=${oc.decode:1}", "steps=-1", "steps=1e99", "seed=x",
             "batch_size=0", "views.size_px=0", "encoder.width=99", "encoder.backbone=no_such",
-            "method=no_such", "recipe=../../x", "learning_rate=nan", "archive=[]", "archive=/dev/zero",
-            "threads=-1", "hydra.run.dir=/proc/x", "encoder.width=inf", "+a.b.c=1", "out=",
+            "method=no_such", "recipe=../../x", "learning_rate=nan", "archive=[]",
+            "archive=/dev/zero", "threads=-1", "hydra.run.dir=/proc/x", "encoder.width=inf", "+a.b.c=1", "out=",
         )
     },
 }  # fmt: skip

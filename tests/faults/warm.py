@@ -14,7 +14,8 @@ for name in (
     "faiss", "lightly.loss", "matplotlib.backends.backend_agg", "matplotlib.pyplot", "mpl_toolkits",
     "pyarrow.dataset", "pyogrio", "rasterio.warp", "timm", "torch._dynamo", "train.config",
     "train.door", "uvicorn", "hydra.core.hydra_config",
-    "safetensors.torch", "scipy.stats", "scipy.optimize", "scipy.spatial", "uvicorn.protocols.http.auto",
+    "safetensors.torch", "scipy.stats", "scipy.optimize", "scipy.spatial",
+    "uvicorn.protocols.http.auto",
     "hypothesis", "numpy.testing", "pytest",
 ):  # fmt: skip
     importlib.import_module(name)
