@@ -269,7 +269,8 @@ CRAFTED: dict[str, dict[str, Craft]] = {
             "seed=${oc.env:HOME}", "steps=${oc.decode:1}", "steps=-1", "steps=1e99", "seed=x",
             "batch_size=0", "views.size_px=0", "encoder.width=99", "encoder.backbone=no_such",
             "method=no_such", "recipe=../../x", "learning_rate=nan", "archive=[]",
-            "archive=/dev/zero", "threads=-1", "hydra.run.dir=/proc/x", "encoder.width=inf", "+a.b.c=1", "out=",
+            "archive=/dev/zero", "threads=-1", "hydra.run.dir=/proc/x", "encoder.width=inf",
+            "+a.b.c=1", "out=",
         )
     },
 }  # fmt: skip
