@@ -1,7 +1,7 @@
 # make demo   the whole chain on a synthetic country, ends with pictures
 # make test   the tests
 # make check  formatting, lint, types, import contracts
-# make faults runs killed at random fifty times for each method
+# make faults everything attacked: kills, flipped bits, hostile files, full disks (SEED=n repeats a run)
 # make bench  speed, as ratios in one run
 # make gpu    the rates of one GPU in eight minutes; a sentence where there is none
 #
@@ -30,7 +30,8 @@ check: .venv/installed
 	$(BIN)/lint-imports
 
 faults: .venv/installed
-	ECOFM_KILLS=50 $(BIN)/pytest tests/unit/pretrain/test_faults.py -s
+	$(BIN)/python -m tests.faults --report docs/reliability.md $(if $(SEED),--seed $(SEED)) $(KINDS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --hypothesis-profile explore -q -m hypothesis tests/unit
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.loader

@@ -35,7 +35,8 @@ UTM_GSD_M = 10
 UTM_STEP_M = 80
 """Sides of UTM cells are multiples of it."""
 XYZ_PX = 256
-XYZ_GSD_M = 2 * math.pi * 6378137 / XYZ_PX  # at zoom 0, on the equator
+WORLD_M = 2 * math.pi * 6378137  # round the Earth in web mercator
+XYZ_GSD_M = WORLD_M / XYZ_PX  # at zoom 0, on the equator
 UTM_LATITUDES = (-80.0, 84.0)
 XYZ_LATITUDES = (-85.06, 85.06)
 MAX_COARSENESS = 10  # 100 m pixels drawn at 10 m show nothing of what the grid is for
@@ -140,7 +141,8 @@ class Grid:
                 "check its CRS and transform"
             )
         step_m = max(_spacing_m(longitude, latitude), _spacing_m(longitude.T, latitude.T))
-        longitude, latitude = longitude[inside], latitude[inside]
+        # 180 degrees east is 180 west: in web mercator they would lie a world apart.
+        longitude, latitude = (longitude[inside] + 180) % 360 - 180, latitude[inside]
         pixel_m = step_m * (N_SAMPLES - 1) / max(width, height)
         if pixel_m > MAX_COARSENESS * self.gsd_m(0):
             raise SceneError(
@@ -300,18 +302,30 @@ def _spacing_m(longitude: Floats, latitude: Floats) -> float:
 def pixel_outlines(targets: Floats, crs: str, source: GeoBox) -> Floats:
     """Return outlines (cell, point, xy) in a CRS as pixel coordinates of a source raster.
 
-    Points that do not project are NaN. In a geographic source each outline stays in one piece, on
-    the side of the 180th meridian that is nearer to the raster's middle.
+    Points that do not project are NaN. In a geographic source and in web mercator each outline
+    stays in one piece, on the side of the 180th meridian that is nearer to the raster's middle.
     """
     x, y = _transformer(crs, str(source.crs)).transform(targets[..., 0], targets[..., 1])
     x, y = np.where(np.isfinite(x), x, np.nan), np.where(np.isfinite(y), y, np.nan)
     assert source.crs is not None, "scenes without a CRS are chips"
-    if source.crs.geographic:
+    turn = 360 if source.crs.geographic else WORLD_M if source.crs == WEB_MERCATOR else None
+    if turn:
         middle, _ = apply(source.affine, source.width / 2, source.height / 2)
-        first = middle + (x[:, :1] - middle + 180) % 360 - 180
-        x = first + (x - first + 180) % 360 - 180
+        x = _turn_near(x, x[:, :1], turn)
+        centre = x.mean(axis=1, keepdims=True)
+        x = x + _turn_near(centre, middle, turn) - centre
     columns, rows = apply(~source.affine, x, y)
     return np.stack([columns, rows], axis=-1)
+
+
+def _turn_near(x: Floats, middle: Floats | float, turn: float) -> Floats:
+    """Return coordinates that repeat with each turn round the Earth, the nearest ones to a middle.
+
+    What is half a turn away, as a side of the largest cells, stays on its side.
+    """
+    apart = x - middle
+    turned = (apart + turn / 2) % turn - turn / 2
+    return np.asarray(middle + np.where(np.abs(apart) > turn / 2 * (1 + 1e-9), turned, apart))
 
 
 def outline_of(footprint: GeoBox) -> BaseGeometry:
@@ -342,11 +356,33 @@ def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.b
             for edge in ((side, zero), (one, side), (1 - side, one), (zero, 1 - side))
         ]
     )
-    outlines = pixel_outlines(
-        corner + (indices[:, None] + ring[None]) * step, str(spec.crs), footprint
-    )
+    targets = corner + (indices[:, None] + ring[None]) * step
+    outlines = pixel_outlines(targets, str(spec.crs), footprint)
     touched: npt.NDArray[np.bool_] = np.all(np.isfinite(outlines), axis=(1, 2))
     height, width = footprint.shape
     inner = shapely.box(1e-3, 1e-3, width - 1e-3, height - 1e-3)
     touched[touched] = shapely.intersects(shapely.polygons(outlines[touched]), inner)
+    corners = slice(None, None, len(side))
+    torn = _are_torn(
+        targets[touched][:, corners], str(spec.crs), outlines[touched][:, corners], footprint
+    )
+    touched[touched] = ~torn
     return touched
+
+
+def _are_torn(targets: Floats, crs: str, pixels: Floats, source: GeoBox) -> npt.NDArray[np.bool_]:
+    """Return which outlines (cell, corner, xy) in a CRS are in pieces as pixels of a raster.
+
+    Transverse Mercator tears the far side of the Earth along the equator: seen from zone 1, a cell
+    of 6 degrees east reaches from pole to pole, and over every scene between. The middle of such
+    an edge in pixels is half a world away from where it is.
+    """
+    middles = [(points + np.roll(points, 1, axis=1)) / 2 for points in (targets, pixels)]
+    (x, y), (column, row) = (np.moveaxis(points, -1, 0) for points in middles)
+    there = _transformer(crs, WGS84).transform(x, y)
+    seen = _transformer(str(source.crs), WGS84).transform(*apply(source.affine, column, row))
+    (east, north), (seen_east, seen_north) = (np.radians(places) for places in (there, seen))
+    turned = np.cos(north) * np.cos(seen_north) * np.cos(east - seen_east)
+    cosine = np.sin(north) * np.sin(seen_north) + turned
+    torn: npt.NDArray[np.bool_] = ~(cosine > 0).all(axis=1)
+    return torn

@@ -20,9 +20,11 @@ from ecofm.grid import WGS84, Grid
 from ecofm.tiles.archive import checksum_tile, shard_paths
 from ecofm.types import Contract
 
-# No test is timed: a busy machine would fail it.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# No test is timed: a busy machine would fail it. `make test` draws the same examples each time, so
+# that no run fails by luck; `make faults` explores, and what it finds becomes an @example.
+settings.register_profile("default", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile("default")
 
 S2_BANDS = ("B02", "B03", "B04", "B08")
 CORNER = (3459, 391)  # y and x of a cell of utm:1280 in zone 52

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from fastapi import Request, Response
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from ecofm.compare.database import StoreError
 from ecofm.errors import ComparisonError, EcofmError
+from ecofm.types import say
 
 REASONS = {
     500: "its store is damaged",
@@ -45,7 +45,7 @@ def explain_data(request: Request, error: Exception) -> Response:
 def explain_store(request: Request, error: Exception) -> Response:
     """Tell the page, and who runs the server, why the store keeps nothing now."""
     assert isinstance(error, StoreError)
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    say(f"error: {error}")
     detail = f"the server cannot keep answers now: {REASONS[error.status]}"
     return JSONResponse({"detail": detail}, status_code=error.status, headers={"Retry-After": "5"})
 
