@@ -27,7 +27,7 @@ from ecofm.checksums import (
 from ecofm.disk import describe_refusal, find_refusal, unwritable
 from ecofm.errors import ArtifactError, EcofmError, UsageError
 from ecofm.fields import Partial, read_fields, require_finite
-from ecofm.files import read_file
+from ecofm.files import read_file, reason_of
 from ecofm.lock import Lock
 from ecofm.types import say
 
@@ -118,7 +118,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_file(path, MAX_JSON_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} cannot be read as JSON ({error}); make it again.") from error
+        raise ArtifactError(
+            f"{path} cannot be read as JSON ({reason_of(error)}); make it again."
+        ) from error
 
 
 def read_manifest(folder: Path, stage: str) -> dict[str, Any]:
@@ -263,10 +265,17 @@ def set_aside(out: Path) -> Path:
 
 
 def recover(out: Path) -> None:
-    """Bring back what a kill between the two renames of an overwrite left aside."""
+    """Bring back what a kill between the two renames of an overwrite left aside.
+
+    After both, the new artifact stands whole, and the old one is removed.
+    """
     old, target = set_aside(out), out.resolve()
-    if old.exists() and not target.exists():
+    if not old.exists():
+        return
+    if not target.exists():
         old.rename(target)
+    elif (target / MANIFEST).is_file():
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ecofm.errors import UsageError
-from ecofm.files import read_file
+from ecofm.files import read_file, reason_of
 
 T = TypeVar("T")
 MAX_YAML_BYTES = 1_000_000
@@ -166,5 +166,4 @@ def read_yaml(path: Path) -> object:
     try:
         return yaml.safe_load(read_file(path, MAX_YAML_BYTES).decode("utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path} cannot be read as YAML ({reason}).") from error
+        raise UsageError(f"{path} cannot be read as YAML ({reason_of(error)}).") from error

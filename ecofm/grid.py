@@ -363,10 +363,8 @@ def _touch(spec: GridSpec, indices: Ints, footprint: GeoBox) -> npt.NDArray[np.b
     inner = shapely.box(1e-3, 1e-3, width - 1e-3, height - 1e-3)
     touched[touched] = shapely.intersects(shapely.polygons(outlines[touched]), inner)
     corners = slice(None, None, len(side))
-    torn = _are_torn(
-        targets[touched][:, corners], str(spec.crs), outlines[touched][:, corners], footprint
-    )
-    touched[touched] = ~torn
+    targets, outlines = targets[touched][:, corners], outlines[touched][:, corners]
+    touched[touched] = ~_are_torn(targets, str(spec.crs), outlines, footprint)
     return touched
 
 

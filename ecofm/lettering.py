@@ -12,8 +12,9 @@ from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ecofm.escaping import visible
 from ecofm.types import say
@@ -171,7 +172,7 @@ def _tell(name: str, spelled: str) -> None:
         )
 
 
-def save_figure(figure: Figure, target: Path | IO[bytes], dpi: float | None = None) -> None:
+def save_figure(figure: Figure, target: Path | BytesIO, dpi: float | None = None) -> None:
     """Write a figure as PNG, in the fonts that its labels need; the same figure, the same bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg

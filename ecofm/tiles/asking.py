@@ -115,6 +115,7 @@ def _body_of(raw: Any) -> bytes:
     while chunk := raw.read(CHUNK_BYTES, decode_content=True):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
+            raw.close()  # the connection too, which has more to say
             raise OverLimit(f"an answer is longer than {MAX_ANSWER_BYTES >> 20} MiB")
     return bytes(body)
 

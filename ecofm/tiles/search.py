@@ -84,6 +84,27 @@ def search(api: str, out: Path, area: Area, config: SearchConfig, *, again: bool
     draft = Draft(out, stage="items", config=told, inputs={}, overwrite=again)
     if draft.done and not again:
         return out
+    with draft as folder:
+        found, rejected = _find(api, area, config)
+        try:
+            for name, item in found.items():
+                write_json(folder / f"{name}.json", item)
+            pd.DataFrame(
+                sorted(rejected.items()), columns=["path", "reason"], dtype=str
+            ).to_parquet(folder / "rejected.parquet")
+        except OSError as error:
+            raise unwritable(out, error) from error
+    say(f"{len(found)} items of {config.collection} found; {len(rejected)} left out ({out}).")
+    return out
+
+
+def _find(
+    api: str, area: Area, config: SearchConfig
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return the items that were looked for by id, and why others are left out.
+
+    Raises SceneError when there is none.
+    """
     found: dict[str, dict[str, Any]] = {}
     rejected: dict[str, str] = {}
     for item in _ask(api, area, config):
@@ -98,17 +119,7 @@ def search(api: str, out: Path, area: Area, config: SearchConfig, *, again: bool
         raise SceneError(
             f"{shown(api)} has no item of {config.collection} that was looked for{more}."
         )
-    try:
-        with draft as folder:
-            for name, item in found.items():
-                write_json(folder / f"{name}.json", item)
-            pd.DataFrame(
-                sorted(rejected.items()), columns=["path", "reason"], dtype=str
-            ).to_parquet(folder / "rejected.parquet")
-    except OSError as error:
-        raise unwritable(out, error) from error
-    say(f"{len(found)} items of {config.collection} found; {len(rejected)} left out ({out}).")
-    return out
+    return found, rejected
 
 
 def _is_wanted(item: dict[str, Any], area: Area, config: SearchConfig) -> bool:

@@ -86,6 +86,8 @@ def soak_server(n: int, random: Random, work: Path) -> Iterator[Try]:
             for thread in asking:
                 thread.join()
             readings.append(measure(nursery.server))
+        for client in clients:
+            client.close()
     yield judge(readings, f"{n} requests")
 
 

@@ -92,8 +92,12 @@ class Client(threading.Thread):
         except BaseException as error:
             self.fault = error  # the main thread says so
         finally:
-            if self.connection is not None:
-                self.connection.close()
+            self.close()
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
 
 
 class Nursery:
@@ -181,6 +185,7 @@ def beset(n_votes: int, n_silent: int, random: random.Random, work: Path) -> Ite
         nursery = stack.enter_context(serve(clear(work) / "votes"))
         person = Client(0, nursery.port, 0)
         edition = person.enter()
+        stack.callback(person.close)
         held = [
             stack.enter_context(
                 socket.create_connection(
@@ -197,8 +202,7 @@ def beset(n_votes: int, n_silent: int, random: random.Random, work: Path) -> Ite
         for number in range(n_votes):
             began = time.monotonic()
             try:
-                person.connection and person.connection.close()
-                person.connection = None
+                person.close()
                 status, answer = person.ask("GET", "/api/pair")
             except (OSError, http.client.HTTPException, ValueError) as error:
                 status, answer = 0, error

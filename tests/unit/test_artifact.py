@@ -125,6 +125,7 @@ def test_a_kill_between_the_renames_of_an_overwrite_loses_nothing(
             pass
     if survives == "last":
         assert make_draft(out, k=2).done
+        assert listing(tmp_path) == ["out", "out/data.txt", f"out/{MANIFEST}"]
         return
     assert make_draft(out).done
     assert (out / "data.txt").read_text() == "old"

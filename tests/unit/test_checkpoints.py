@@ -150,4 +150,4 @@ def test_folders_are_compared_with_their_lines(stages: Any, tiny: Any, tmp_path:
     forge(registry, line(name=other))
     assert f"{other}: steps is 1 in the folder" in find_faults(registry)
     (registry / other / "model.safetensors").write_bytes(b"")
-    assert any("no whole encoder" in fault for fault in find_faults(registry))
+    assert any("model.safetensors is damaged" in fault for fault in find_faults(registry))

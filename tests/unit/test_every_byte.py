@@ -25,7 +25,7 @@ from ecofm.errors import ArtifactError, EcofmError
 from ecofm.maps.change import read_scores
 from ecofm.pretrain.encoders import encoder_folder
 from ecofm.pretrain.run import pretrain
-from ecofm.rank.run import load_ranker
+from ecofm.rank.opening import load_ranker
 from ecofm.tiles.archive import open_archive
 from ecofm.tiles.shards import committed_part
 from tests.command import run

@@ -233,9 +233,20 @@ def test_a_fault_in_a_loader_thread_arrives_at_the_door(
 FORESEEN = {
     ("compare/hasse.py", "draw_hasse"): "its only caller asks for the number of boxes first",
     ("grid.py", "cell"): "for Python; `tile` catches it, and archives have cells of their grid",
+    ("pretrain/pickled.py", "require_plain"): "caught where weights are read: the file is named",
+    (
+        "pretrain/pickled.py",
+        "require_unpacked",
+    ): "caught there, and where a run resumes",
+    ("pretrain/pickled.py", "_require_names"): "as its callers, the two above",
+    ("pretrain/resume.py", "_require_fit"): "its only caller passes the checkpoint over by name",
     ("tiles/archive.py", "_shard"): "caught where tiles are read: the shard is damaged",
+    ("tiles/archive.py", "map_shard"): "caught there too, and where a shard is made again",
+    ("tiles/asking.py", "read_text"): "pystac-client calls it; caught around the search",
     ("tiles/plan.py", "_job_by_name"): "caught where it is called: the chip is left out by name",
-    ("tiles/search.py", "read_text"): "pystac-client calls it; caught around the search",
+    ("vectors/geopackage.py", "_only_layer"): "caught in `read_vector`: the file is named",
+    ("vectors/geopackage.py", "_wkb_of"): "caught there too",
+    ("vectors/reading.py", "_read_geoparquet"): "caught there too",
 }
 """Functions that raise a plain ValueError outside a `try`, and why nobody sees it."""
 

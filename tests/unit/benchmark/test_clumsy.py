@@ -14,6 +14,7 @@ from shapely.geometry import box
 from ecofm.benchmark.regions import read_regions
 from ecofm.benchmark.vectors import open_proxies
 from ecofm.errors import EcofmError
+from tests.reseal import reseal
 
 
 def census(nation: Any, **more: Any) -> pd.DataFrame:
@@ -43,6 +44,7 @@ def test_regions_without_a_row_of_one_period_are_named(nation: Any) -> None:
     scores = gpd.read_parquet(path)
     earlier = scores.assign(period="2018", tile_id=scores["cell_id"] + "@2018")
     pd.concat([scores, earlier]).to_parquet(path)
+    reseal(path.parent, n_tiles=2 * len(scores))
     table = pd.concat([census(nation, year=2018), census(nation, year=2019).drop([0, 1, 2])])
     report = nation.run(table, nation.named())
     said = "3 regions without a row of 2019, though of other periods: 'D00', 'D01', 'D02'."

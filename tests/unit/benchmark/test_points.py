@@ -13,6 +13,7 @@ from shapely.geometry import Point
 
 from ecofm.benchmark.points import find_coordinates
 from ecofm.errors import EcofmError
+from tests.reseal import reseal
 
 
 def make_survey(nation: Any) -> pd.DataFrame:
@@ -111,6 +112,7 @@ def test_swapped_coordinates_within_range_are_told(nation: Any) -> None:
     scores = gpd.read_parquet(nation.folder / "scores" / "scores.parquet")
     scores.geometry = scores.translate(xoff=-90)
     scores.to_parquet(nation.folder / "scores" / "scores.parquet")
+    reseal(nation.folder / "scores")
     survey = make_survey(nation)
     lon = survey["LONGNUM"] - 90
     turned = survey.assign(LONGNUM=survey["LATNUM"], LATNUM=lon)

@@ -24,6 +24,7 @@ from ecofm.benchmark.robustness import (
 from ecofm.errors import ArtifactError, ContractError, EcofmError
 from ecofm.pretrain.run import pretrain
 from ecofm.tiles.archive import Archive, open_archive
+from tests.reseal import reseal
 
 CONFIG = RobustnessConfig()
 
@@ -155,6 +156,7 @@ def test_a_score_that_never_varies_is_refused(stages: Any, tmp_path: Path) -> No
     stored = load_file(str(flat / "ranker.safetensors"))
     stored["parameters"] *= 0
     save_file(stored, str(flat / "ranker.safetensors"))
+    reseal(flat)
     with pytest.raises(EcofmError, match="1 different scores"):
         robustness(flat, stages.encoder, stages.archive, tmp_path / "out", CONFIG)
 

@@ -110,7 +110,7 @@ def test_parquet_faults_name_the_row(tmp_path):
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(ComparisonError, match="No such file"):
         read_comparisons(tmp_path / "none.csv")
-    with pytest.raises(ComparisonError, match="directory"):
+    with pytest.raises(ComparisonError, match="it is a folder, expected a file"):
         read_comparisons(tmp_path)
 
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import ecofm
 from ecofm.errors import ArtifactError
 from tests.hostile import BANG, Damage, edit, rebuild, require_refusal, write
+from tests.reseal import reseal
 
 C, W = "config.json", "model.safetensors"
 
@@ -262,5 +263,6 @@ def test_an_archive_with_a_constant_band_trains_no_encoder(
     fields = json.loads((stages.archive / "manifest.json").read_text())["contract"]
     made = rebuild(stages.archive, tmp_path / "archive", lambda _: None)
     edit("manifest.json", {"contract.std": [0.0, *fields["std"][1:]]})(made)
+    reseal(made)
     command = ["pretrain", "--archive", made, "--out", tmp_path / "run", "--steps", "0"]
     assert "band B02 has the same number" in require_refusal(command, tmp_path / "run", capsys)

@@ -48,7 +48,7 @@ def gradients(config: PretrainConfig, archive: Path, rank: int, world_size: int)
     loader = module.train_dataloader()
     found: dict[str, Any] = {}
     for step, batch in zip(range(STEPS), loader, strict=False):
-        module._accumulate(batch, step)
+        module._accumulate(batch)
         for name, parameter in method.named_parameters():
             if parameter.grad is not None:
                 if world_size > 1:

@@ -324,7 +324,7 @@ def test_gradients_add_up_over_the_parts_of_a_batch(archive: Path, tiny: Tiny) -
             threads=0, accumulate=parts,
         )  # fmt: skip
         module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
-        module._accumulate(batch, 0)
+        module._accumulate(batch)
         found.append([p.grad for p in module.method.parameters() if p.grad is not None])
     for whole, parts_ in zip(*found, strict=True):
         assert torch.allclose(whole, parts_, atol=1e-6)

@@ -245,9 +245,10 @@ def test_unusable_values_are_wrong_arguments(tiny: Tiny, wrong: dict[str, Any]) 
 def test_the_bare_method_and_unknown_backbones_leave_nothing(
     archive: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
-    for wrong in ({"method": MethodConfig()}, {"encoder": EncoderConfig(backbone="no_such_net")}):
-        with pytest.raises(ValueError, match=r"no method|no_such_net"):
-            pretrain([archive], tmp_path / "run", tiny(**wrong), run_config())
+    with pytest.raises(ValueError, match="no method"):
+        pretrain([archive], tmp_path / "run", tiny(method=MethodConfig()), run_config())
+    with pytest.raises(ValueError, match="no_such_net"):
+        EncoderConfig(backbone="no_such_net")
     pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ecofm.artifact import MANIFEST, read_manifest
+from ecofm.artifact import MANIFEST, read_manifest, write_sealed
 from ecofm.rank.evidence import FEW_ANSWERS
 from ecofm.rank.opening import load_ranker
 from ecofm.rank.run import rank
@@ -98,7 +98,7 @@ def test_a_ranker_from_before_still_loads_and_says_nothing(
     manifest = json.loads((out / MANIFEST).read_text())
     for name in ("evidence", "tiles", "residual_limit", "residual_tilt"):
         del manifest[name]
-    (out / MANIFEST).write_text(json.dumps(manifest))
+    write_sealed(out / MANIFEST, manifest)
     heads, _ = load_ranker(out)
     assert heads.residual is not None and heads.residual.tilt == 0 and heads.residual.limit == 2
     capsys.readouterr()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ecofm.artifact import MANIFEST, read_manifest
+from ecofm.artifact import MANIFEST, read_manifest, write_sealed
 from ecofm.maps.scores import score
 from ecofm.rank.resolution import describe_tiles, warn_of_tiles
 
@@ -25,7 +25,7 @@ def copy(embeddings: Path, out: Path, **changes: Any) -> Path:
         manifest.pop(name, None)
         if value is not None:
             manifest[name] = value
-    (out / MANIFEST).write_text(json.dumps(manifest))
+    write_sealed(out / MANIFEST, manifest)
     return out
 
 

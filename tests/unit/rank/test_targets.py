@@ -21,6 +21,7 @@ from ecofm.rank.opening import load_ranker
 from ecofm.rank.run import rank_target
 from ecofm.rank.targets import Classes, fit_conformal
 from ecofm.rank.transfer import TransferConfig, open_target
+from tests.reseal import reseal
 from tests.unit.rank.test_rank import MATRIX, N_TILES, TILE_IDS, TRUTH, write_embeddings
 
 QUICK = RankConfig(n_heads=4, decays=[1e-3, 1e-1], folds=3)
@@ -134,6 +135,7 @@ def test_a_cell_without_period_is_all_of_its_tiles(tmp_path: Path) -> None:
     index = gpd.read_parquet(embeddings / "index.parquet")
     index["cell_id"], index["period"] = cells * 2, ["2019"] * 60 + ["2020"] * 60
     index.to_parquet(embeddings / "index.parquet")
+    reseal(embeddings)
     whole = pd.DataFrame({"cell_id": cells, "jobs": JOBS[:60]})
     each = pd.DataFrame({"cell_id": cells, "period": "2020", "jobs": JOBS[:60]})
     assert read_manifest(learn(embeddings, tmp_path / "a", whole), "ranker")["n_items"] == 60

@@ -154,7 +154,7 @@ def test_a_file_of_dask_that_cannot_be_is_refused(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
 def test_a_file_of_dask_that_is_none_is_refused(kind: str, tmp_path: Path) -> None:
     path = tmp_path if kind == "folder" else tmp_path / "none.yaml"
-    with pytest.raises(ArtifactError, match="no file"):
+    with pytest.raises(ArtifactError, match=r"No such file|a folder, expected a file"):
         workers._read_cluster(path, 1)
 
 
