@@ -191,6 +191,11 @@ def test_other_sqlite_files_and_schemas_are_refused_and_left_alone(tmp_path):
     db.close()
     with pytest.raises(ComparisonError, match="is damaged"):
         read_comparisons(tmp_path / "newer")
+    with sqlite3.connect(tmp_path / "newer") as db:
+        db.execute("ALTER TABLE vote ADD COLUMN mood TEXT")
+    db.close()
+    with pytest.raises(ComparisonError, match="a store of schema 4, expected 3; export it with"):
+        read_comparisons(tmp_path / "newer")
 
 
 def test_exports_are_refused_when_empty_or_of_another_suffix(tmp_path):

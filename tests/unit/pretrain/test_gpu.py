@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,22 @@ def test_its_sections_run_on_a_cpu(tmp_path: Path) -> None:
 
 
 def test_a_section_that_fails_or_takes_too_long_is_recorded(tmp_path: Path) -> None:
+    from benchmarks.gpu.__main__ import run_section
+
+    assert "not done after 0 s" in run_section(lambda: time.sleep(60) or {}, 0.05)["failed"]
+    assert run_section(lambda: {"n": 1 // 0}, 60)["failed"].startswith("ZeroDivisionError")
+    assert run_section(lambda: {"n": 1}, 60)["n"] == 1
+
+
+def test_what_no_time_is_left_for_is_recorded(tmp_path: Path) -> None:
     done = measure(
         "--device", "cpu", "--tiny", "--eager", "--only", "resume,embedding", "--seconds", "1",
         "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     sections = json.loads((tmp_path / "gpu_cpu.json").read_text())["sections"]
-    assert "not done after" in sections["embedding"]["failed"]
-    assert sections["resume"]["failed"] == "no time was left."
-    assert sections["embedding"]["failed"] in done.stdout
+    assert [part["failed"] for part in sections.values()] == ["no time was left."] * 2
+    assert "no time was left." in done.stdout
 
 
 def test_the_tables_in_the_docs_are_made_from_the_results(tmp_path: Path) -> None:
