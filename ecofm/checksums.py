@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ecofm.errors import ArtifactError
+from ecofm.files import FileError, require_file
 from ecofm.types import say
 
 MANIFEST = "manifest.json"
@@ -41,7 +42,14 @@ _unsealed: set[Path] = set()
 
 
 def hash_file(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file's bytes, in hexadecimal.
+
+    Raises FileError for what is no file, as a device, which would never end.
+    """
+    try:
+        require_file(path)
+    except FileError as error:
+        raise FileError(f"{path} cannot be read: {error}") from error
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -14,6 +14,7 @@ from ecofm.compare.addresses import name_client
 from ecofm.compare.comparison import normalize_name
 from ecofm.compare.people import Person, TakenError
 from ecofm.errors import ComparisonError
+from ecofm.files import read_file, reason_of
 
 if TYPE_CHECKING:
     from ecofm.compare.app import ServeConfig
@@ -31,6 +32,7 @@ FORGET_SECONDS = 3600.0
 """So long after a wait, the next one is short again."""
 MAX_CLIENTS = 10_000
 MIN_PASSWORD = 8
+MAX_PASSWORD_FILE = 2**16
 
 
 class RefusedError(Exception):
@@ -145,9 +147,11 @@ class Budget:
 def read_password(path: Path) -> bytes:
     """Return the first line of a file; raises ComparisonError when it is too short to be one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path, MAX_PASSWORD_FILE).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ComparisonError(f"{path} cannot be read as a password file ({error}).") from error
+        raise ComparisonError(
+            f"{path} cannot be read as a password file ({reason_of(error)})."
+        ) from error
     password = lines[0].strip() if lines else ""
     if len(password) < MIN_PASSWORD:
         raise ComparisonError(

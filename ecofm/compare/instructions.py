@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from ecofm.compare.comparison import normalize_item
 from ecofm.errors import ComparisonError
+from ecofm.files import read_file, reason_of
 
 MAX_BYTES = 65536
 EXAMPLE = re.compile(r"([^<>:]{1,200})>([^<>:]{1,200}):(.*)")
@@ -36,14 +37,14 @@ def read_instructions(path: Path, items: set[str]) -> list[Block]:
     item.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_BYTES)
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ComparisonError(f"{path} cannot be read as instructions ({error}).") from error
-    if not text.strip() or len(content) > MAX_BYTES:
         raise ComparisonError(
-            f"{path} has {len(content)} bytes, expected instructions of at most {MAX_BYTES}."
-        )
+            f"{path} cannot be read as instructions ({reason_of(error)})."
+        ) from error
+    if not text.strip():
+        raise ComparisonError(f"{path} is empty, expected instructions.")
     blocks: list[Block] = []
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.strip()

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from ecofm.artifact import unwritable, write_text
 from ecofm.errors import EcofmError, UsageError
+from ecofm.files import read_file, reason_of
 from ecofm.types import say
 
 REGISTRY = "registry.txt"
+MAX_REGISTRY_BYTES = 2**20
 """Of pooch's own form: a line `name checksum url` for each file."""
 TIMEOUT_S = 60
 N_RETRIES = 2
@@ -169,7 +171,11 @@ def _read_registry(path: Path) -> dict[str, tuple[str, str]]:
     """Return (checksum, url) by file name of an earlier download, none when there was none."""
     if not path.exists():
         return {}
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = read_file(path, MAX_REGISTRY_BYTES).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EcofmError(f"{path} cannot be read ({reason_of(error)}); remove it.") from error
+    lines = [line.split() for line in text.splitlines()]
     lines = [words for words in lines if words and words[0] != "#"]
     if any(len(words) != 3 for words in lines):
         raise EcofmError(f"{path}: expected lines `name checksum url`; put it right or remove it.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from PIL import Image
 
 from ecofm import checksums, load_encoder
 from ecofm.artifact import MANIFEST, Draft, read_manifest, write_json
-from ecofm.checksums import find_faults, is_whole, open_file, seal
+from ecofm.checksums import find_faults, hash_file, is_whole, open_file, seal
 from ecofm.compare.members import read_members
 from ecofm.embed import embed, open_embeddings
 from ecofm.errors import ArtifactError, EcofmError
@@ -253,3 +254,19 @@ def test_sealed_fields_are_whole_after_any_way_through_json(fields: dict[str, An
     assert is_whole(again)
     changed = {**again, "another": 1} if "another" not in again else {**again, "another": [again]}
     assert not is_whole(changed)
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder"])
+def test_what_is_no_file_is_not_hashed(tmp_path: Path, kind: str) -> None:
+    """A device never ends: `--regions` that leads to one hung while inputs were hashed."""
+    path = tmp_path / "districts.gpkg"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(
+        OSError, match=r"districts.gpkg cannot be read: it is a .*, expected a file"
+    ):
+        hash_file(path)
