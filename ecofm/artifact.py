@@ -272,7 +272,7 @@ def recover(out: Path) -> None:
     old, target = set_aside(out), out.resolve()
     if not old.exists():
         return
-    if not target.exists():
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         old.rename(target)
     elif (target / MANIFEST).is_file():
         shutil.rmtree(old, ignore_errors=True)

@@ -92,7 +92,13 @@ def _kmeans(
 ) -> tuple[npt.NDArray[np.int64], Matrix]:
     """Return labels, by falling size, and distances to the own centre."""
     points = np.ascontiguousarray(matrix, dtype=np.float32)
-    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
+    if not np.isfinite(points).all():
+        raise EcofmError(
+            "the embeddings have numbers too large to be compared in float32; make them again "
+            "with `ecofm embed`."
+        )
     n_components = min(config.components, *points.shape)
     pca = faiss.PCAMatrix(points.shape[1], n_components)
     pca.train(points)

@@ -26,6 +26,8 @@ from ecofm.types import Contract
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+MAX_WIDTH = 8
+"""Memory grows with its square."""
 RESNET_CHANNELS = (64, 128, 256, 512)
 RESNET_STEM = 32
 
@@ -79,8 +81,11 @@ class EncoderConfig:
             raise UsageError(
                 f"backbone {self.backbone!r} is none of timm's; see timm.list_models()."
             )
-        if not 0 < self.width < 100:
-            raise UsageError(f"backbone width {self.width}: expected a share such as 0.5 or 2.")
+        if not 0 < self.width <= MAX_WIDTH:
+            raise UsageError(
+                f"backbone width {self.width}: expected a share such as 0.5 or 2, at most "
+                f"{MAX_WIDTH}; for more, name a larger backbone."
+            )
         if not (0 <= self.dropout < 1 and 0 <= self.drop_path < 1):
             raise UsageError("dropout and drop_path are shares: expected 0 and more, less than 1.")
         if self.words < 0 or self.words == 1:

@@ -212,10 +212,14 @@ def begin(out: Path, manifest: dict[str, Any], run: RunConfig) -> None:
     """Make the run's folder, empty unless it holds this run, and note what it is."""
     machine = {name: getattr(run, name) for name in ("torch_threads", "precision", *FIRST_CHOICES)}
     machine["sharded"] = run.is_sharded
-    if (out / RUN).is_file() and not _is_same_run(read_record(out), manifest):
-        shutil.rmtree(out)
+    aside = artifact.set_aside(out)
     try:
+        if (out / RUN).is_file() and not _is_same_run(read_record(out), manifest):
+            # In one step: what a kill left of a run in mid-removal would be no run any more.
+            shutil.rmtree(aside, ignore_errors=True)
+            out.resolve().rename(aside)
         out.mkdir(parents=True, exist_ok=True)
         artifact.write_sealed(out / RUN, {**manifest, "machine": machine})
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise artifact.unwritable(out, error) from error

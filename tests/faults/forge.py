@@ -135,8 +135,11 @@ def carry_out(command: Command, notes: str) -> None:
     if command.max_file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (command.max_file_bytes,) * 2)
-    time.sleep(command.delay_s)
-    n_changes = watch(command)
+    try:
+        time.sleep(command.delay_s)
+        n_changes = watch(command)
+    except KeyboardInterrupt:  # before the command began
+        os._exit(130)
     code = call(command.tokens)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ecofm.artifact import Draft
-from ecofm.cluster import SHEET_SIDE, THUMBNAIL_PX, ClusterConfig, cluster
+from ecofm.cluster import SHEET_SIDE, THUMBNAIL_PX, ClusterConfig, _kmeans, cluster
 from ecofm.errors import ArtifactError, EcofmError, MissingExtraError
 from tests.reseal import reseal
 
@@ -157,3 +157,11 @@ def test_a_tile_damaged_since_embedding_is_left_out_of_its_sheet(
 def test_unusable_values_are_wrong_arguments(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="needed"):
         ClusterConfig(**wrong)
+
+
+def test_numbers_too_large_to_compare_are_refused() -> None:
+    faiss = pytest.importorskip("faiss")
+    matrix = np.full((40, 8), 3e38, dtype=np.float32)
+    matrix[::2] *= -1
+    with pytest.raises(EcofmError, match="too large to be compared in float32"):
+        _kmeans(faiss, matrix, ClusterConfig(k=4))

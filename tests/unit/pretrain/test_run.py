@@ -282,3 +282,31 @@ def test_norms_and_biases_are_not_decayed(archive: Path, tiny: Tiny) -> None:
     decayed, free = module.configure_optimizers().param_groups
     assert decayed["weight_decay"] == 0.1 and free["weight_decay"] == 0
     assert {p.ndim for p in free["params"]} == {1} and min(p.ndim for p in decayed["params"]) > 1
+
+
+@pytest.mark.parametrize("moment", ["before the record", "before the old run is gone"])
+def test_a_kill_while_a_run_is_replaced_loses_neither(
+    archive: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    run = pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
+    old = (run / "encoder" / "model.safetensors").read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if moment == "before the record":
+            patch.setattr("ecofm.artifact.write_sealed", die)
+        else:
+            patch.setattr("ecofm.pretrain.folder.shutil.rmtree", lambda *_, **__: None)
+            patch.setattr("ecofm.pretrain.encoders.save", die)
+        pretrain([archive], tmp_path / "run", tiny(steps=0, seed=1), run_config(), overwrite=True)
+    if moment == "before the record":
+        pretrain([archive], tmp_path / "run", tiny(steps=0), run_config())
+        assert (run / "encoder" / "model.safetensors").read_bytes() == old
+    pretrain([archive], tmp_path / "run", tiny(steps=0, seed=1), run_config(), overwrite=True)
+    assert (run / "encoder" / "model.safetensors").read_bytes() != old
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
