@@ -93,12 +93,13 @@ def _kmeans(
     """Return labels, by falling size, and distances to the own centre."""
     points = np.ascontiguousarray(matrix, dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-6)
-    if not np.isfinite(points).all():
+        centre, spread = points.mean(axis=0), points.std(axis=0)
+    if not (np.isfinite(centre).all() and np.isfinite(spread).all()):
         raise EcofmError(
             "the embeddings have numbers too large to be compared in float32; make them again "
             "with `ecofm embed`."
         )
+    points = (points - centre) / (spread + 1e-6)
     n_components = min(config.components, *points.shape)
     pca = faiss.PCAMatrix(points.shape[1], n_components)
     pca.train(points)
