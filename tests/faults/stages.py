@@ -137,6 +137,9 @@ def kill(lab: Lab, name: str, overwrite: bool, n: int, random: Random, work: Pat
         yield target.judge(ended, what)
 
 
+BEGUN_S = 0.05
+
+
 def interrupt(lab: Lab, name: str, n: int, random: Random, work: Path) -> Iterator[Try]:
     """The signals that people and schedulers send, at any time."""
     target = Target(lab, name, work, overwrite=False)
@@ -144,7 +147,8 @@ def interrupt(lab: Lab, name: str, n: int, random: Random, work: Path) -> Iterat
     for number in range(n):
         target.prepare()
         sent = SIGNALS[number % len(SIGNALS)]
-        after = random.uniform(0, target.unbroken.seconds)
+        # A fork that has not yet begun its command is not the command.
+        after = BEGUN_S + random.uniform(0, target.unbroken.seconds)
         ended = run(target.command(signal_after=(sent, after)))
         what = f"{sent.name} after {after:.3f} s"
         heeded = ended.code == 1 and "stopped by" in ended.said
