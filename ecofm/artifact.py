@@ -38,6 +38,10 @@ __all__ = [
 ]  # fmt: skip
 SCHEMA = 1
 MAX_JSON_BYTES = 2**30
+OWN_FIELDS = frozenset(
+    {"schema", "stage", "config", "inputs", "ecofm", "git_commit", "files", "checksum"}
+)
+"""What the writer puts into every manifest; all other fields are the stage's."""
 
 
 @dataclass(frozen=True, slots=True)

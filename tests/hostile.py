@@ -15,12 +15,10 @@ from typing import Any
 
 import pytest
 
-from ecofm.artifact import MANIFEST, Draft
+from ecofm.artifact import MANIFEST, OWN_FIELDS, Draft
 from tests.command import run
 
 Damage = Callable[[Path], object]
-OWN = {"schema", "stage", "config", "inputs", "ecofm", "git_commit"}
-"""What `Draft` writes into a manifest by itself."""
 
 
 def rebuild(source: Path, target: Path, damage: Damage) -> Path:
@@ -29,11 +27,19 @@ def rebuild(source: Path, target: Path, damage: Damage) -> Path:
     draft = Draft(
         target, stage=manifest["stage"], config=manifest["config"], inputs=manifest["inputs"]
     )
-    draft.extra = {name: value for name, value in manifest.items() if name not in OWN}
+    draft.extra = {name: value for name, value in manifest.items() if name not in OWN_FIELDS}
     with draft as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)
         (folder / MANIFEST).unlink()
         damage(folder)
+    return target
+
+
+def rebuild_or_break(source: Path, target: Path, damage: Damage, *, breaks: bool) -> Path:
+    """Rebuild an artifact with a damage, or rebuild it whole and break what was written then."""
+    if not breaks:
+        return rebuild(source, target, damage)
+    damage(rebuild(source, target, lambda _: None))
     return target
 
 

@@ -60,7 +60,11 @@ def _training(sections: dict[str, Any]) -> str:
     head = (
         "| training | images/s in memory | end to end | ratio | utilisation | loader alone | GiB |"
     )
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *rows])
+    return _table(head, rows)
+
+
+def _table(head: str, rows: list[str]) -> str:
+    return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows])
 
 
 def _views(found: dict[str, Any]) -> str:
@@ -74,7 +78,7 @@ def _views(found: dict[str, Any]) -> str:
         "| views | drawn, ms | copied, ms | rendered, ms | without the kernel | views/s, one after "
         "another |"
     )
-    return "\n".join([head, "|---|---|---|---|---|---|", *rows])
+    return _table(head, rows)
 
 
 def _embedding(found: dict[str, Any]) -> str:
@@ -85,7 +89,7 @@ def _embedding(found: dict[str, Any]) -> str:
         if isinstance(one, dict)
     ]
     head = "| embedding | tiles/s | the model alone | largest difference from the CPU, in std |"
-    return "\n".join([head, "|---|---|---|---|", *rows])
+    return _table(head, rows)
 
 
 def _resume(found: dict[str, Any]) -> str:
@@ -97,7 +101,7 @@ def _resume(found: dict[str, Any]) -> str:
         if isinstance(one, dict)
     ]
     head = "| kernels, against a whole run | same bytes | largest difference of a weight |"
-    return "\n".join([head, "|---|---|---|", *rows])
+    return _table(head, rows)
 
 
 def _lines(sections: dict[str, Any]) -> str:

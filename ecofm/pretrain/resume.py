@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from torch import Tensor, nn
 
+from ecofm.artifact import sync
 from ecofm.errors import EcofmError
 from ecofm.pretrain.pickled import require_unpacked
 from ecofm.types import say
@@ -43,7 +44,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(target)
-            _sync_entry(target.parent)
+            sync(target.parent)
         except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into these
             _remove(beside)
             reason = " ".join(str(error).split())[:120]
@@ -62,15 +63,6 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
         Path(path).unlink(missing_ok=True)
-
-
-def _sync_entry(folder: Path) -> None:
-    """Flush a folder's list of names, without which a rename can be lost with the power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -98,10 +98,11 @@ def _pretrain(
     manifest = artifact.build_manifest("encoder", plain(config), inputs)
     if lock is None:
         wait_for_first(out, manifest)
-    if lock is not None and lock.refused is None:
+    may_write = lock is not None and lock.refused is None
+    if may_write:
         artifact.recover(out)
     if is_finished(out, manifest, overwrite):
-        if lock is not None and lock.refused is None:
+        if may_write:
             with Lock(out / "encoder", "encoder"):
                 pass  # what a run left that was killed at its end goes with the lock
         say(f"{out} is done already: the same archives and options.")

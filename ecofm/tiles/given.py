@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 SUFFIXES = {".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg"}
@@ -64,3 +64,17 @@ def is_product(folder: Path) -> bool:
     """Return whether a folder is a SAFE folder, whatever it is called."""
     # Also where it is no file: then the product is damaged, and is no folder of band files.
     return any(os.path.lexists(folder / name) for name in PRODUCT_FILES)
+
+
+def walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Yield folders with what is in them, sorted; a link back to a folder above is not followed."""
+    seen: set[Path] = set()
+    for place, folders, files in os.walk(path, followlinks=follow_links):
+        folder = Path(place)
+        if follow_links:
+            if (real := folder.resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+        folders.sort()
+        yield folder, folders, sorted(files)

@@ -25,7 +25,7 @@ from ecofm.tiles.masks import find_masks
 from ecofm.tiles.periods import years_of
 from ecofm.tiles.plan import Given, Plan, TileConfig, build_plan, is_for_chips, nothing_usable
 from ecofm.tiles.rasters import Sign
-from ecofm.tiles.scenes import Scene
+from ecofm.tiles.scenes import say_notes
 from ecofm.tiles.shards import read_part
 from ecofm.tiles.sources import Sources, find_sources
 from ecofm.tiles.statistics import BandStatistics, build_contract
@@ -184,17 +184,6 @@ class Made:
         self.empty.update(told["empty"])
         for name, reason in told["rejected"].items():
             rejected.setdefault(name, reason)
-
-
-def say_notes(scenes: Sequence[Scene]) -> None:
-    """Say what people must know of their scenes, each thing once."""
-    named: dict[str, list[str]] = {}
-    for scene in scenes:
-        for note in scene.notes:
-            named.setdefault(note, []).append(scene.name)
-    for note, names in named.items():
-        where = names[0] if len(names) == 1 else f"{len(names)} scenes (the first: {names[0]})"
-        say(f"{where}: {note}.")
 
 
 def _plan(order: Order) -> Plan:

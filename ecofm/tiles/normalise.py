@@ -205,18 +205,7 @@ def _write(
     index.to_parquet(folder / "index.parquet")
     archive.rejected.to_parquet(folder / "rejected.parquet")
     archive.scenes.to_parquet(folder / SCENES)
-    skipped = {
-        "schema",
-        "stage",
-        "config",
-        "inputs",
-        "ecofm",
-        "git_commit",
-        "n_shards",
-        "index_hash",
-        "files",
-        "checksum",
-    }
+    skipped = {*artifact.OWN_FIELDS, "n_shards", "index_hash"}
     return {
         **{key: value for key, value in archive.manifest.items() if key not in skipped},
         "contract": {

@@ -14,8 +14,9 @@ from odc.geo.geobox import GeoBox
 from ecofm.tiles.bands import CLOUD_BITS, Kind
 from ecofm.tiles.claims import REFLECTANCE_SCALE
 from ecofm.tiles.rasters import Pixels, Remote, Valid
+from ecofm.types import say
 
-__all__ = ["Hiding", "Part", "Pixels", "Scene", "Valid"]
+__all__ = ["Hiding", "Part", "Pixels", "Scene", "Valid", "say_notes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,3 +130,14 @@ def shape_of(parts: Sequence[Part]) -> tuple[int, int]:
     shapes = [part.geobox.shape for part in parts if part.geobox is not None]
     height, width = max(shapes, key=lambda shape: int(np.prod(shape)))
     return int(height), int(width)
+
+
+def say_notes(scenes: Sequence[Scene]) -> None:
+    """Say what people must know of their scenes, each thing once."""
+    named: dict[str, list[str]] = {}
+    for scene in scenes:
+        for note in scene.notes:
+            named.setdefault(note, []).append(scene.name)
+    for note, names in named.items():
+        where = names[0] if len(names) == 1 else f"{len(names)} scenes (the first: {names[0]})"
+        say(f"{where}: {note}.")

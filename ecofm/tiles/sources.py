@@ -19,6 +19,7 @@ from ecofm.tiles.given import (
     labels_of,
     real,
     together,
+    walk,
 )
 from ecofm.tiles.items import (
     JSON_SUFFIXES,
@@ -204,7 +205,7 @@ class Search:
                 yield from self._safe(path)
         files = [path for path in self.given if not path.is_dir()]
         yield from self._sort(files, images)
-        for folder, folders, names in () if self.given else _walk(self.root, self.follow_links):
+        for folder, folders, names in () if self.given else walk(self.root, self.follow_links):
             if not self.chips and is_product(folder):
                 folders.clear()
                 yield from self._safe(folder)
@@ -224,7 +225,7 @@ class Search:
         # Given by itself, it is the folder out of which nothing is read.
         root = folder if folder in self.given else self.root
         kept, found = {*SUFFIXES, ".xml"}, []
-        for place, folders, files in _walk(folder, self.follow_links):
+        for place, folders, files in walk(folder, self.follow_links):
             names = [name for name in files if Path(name).suffix.lower() in kept]
             paths = [place / name for name in names]
             for path in [place / name for name in folders] + paths:
@@ -380,20 +381,6 @@ class Search:
         """Note that nothing is known of the images beside a file, or in the folder of its name."""
         for folder in (path.parent, path.with_suffix("")):
             self.into.damaged.setdefault(real(folder), name)
-
-
-def _walk(path: Path, follow_links: bool) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """Yield folders with what is in them, sorted; a link back to a folder above is not followed."""
-    seen: set[Path] = set()
-    for place, folders, files in os.walk(path, followlinks=follow_links):
-        folder = Path(place)
-        if follow_links:
-            if (real := folder.resolve()) in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-        folders.sort()
-        yield folder, folders, sorted(files)
 
 
 def _is_file(path: Path) -> bool:

@@ -43,7 +43,7 @@ def spoil(lab: Path, into: Path, way: str) -> None:
     """Write embeddings with such values; as a stage of before checksums would have."""
     import numpy as np
 
-    from ecofm.artifact import Draft, read_manifest
+    from ecofm.artifact import OWN_FIELDS, Draft, read_manifest
 
     found = read_manifest(lab / "embeddings", "embeddings")
     matrix = np.load(lab / "embeddings" / "embeddings.npy")
@@ -58,8 +58,7 @@ def spoil(lab: Path, into: Path, way: str) -> None:
         matrix *= 1e37
     given = {key: found[key] for key in ("config", "inputs")}
     draft = Draft(into / "embeddings", stage="embeddings", **given)
-    own = ("schema", "stage", "config", "inputs", "ecofm", "git_commit", "files")
-    draft.extra = {key: value for key, value in found.items() if key not in own}
+    draft.extra = {key: value for key, value in found.items() if key not in OWN_FIELDS}
     with draft as folder:
         for name in ("index.parquet", "rejected.parquet"):
             shutil.copy2(lab / "embeddings" / name, folder)

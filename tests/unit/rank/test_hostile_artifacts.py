@@ -15,7 +15,16 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.command import run
-from tests.hostile import BANG, Bang, Damage, edit, rebuild, require_refusal, write
+from tests.hostile import (
+    BANG,
+    Bang,
+    Damage,
+    edit,
+    rebuild,
+    rebuild_or_break,
+    require_refusal,
+    write,
+)
 
 E, X, M, R = "embeddings.npy", "index.parquet", "manifest.json", "ranker.safetensors"
 
@@ -212,14 +221,11 @@ def test_embeddings_that_cannot_be(
     name: str, stages: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if name.startswith("manifest"):
-        made = rebuild(stages.embeddings, tmp_path / "e", lambda _: None)
-        EMBEDDINGS[name](made)
-    else:
-        made = rebuild(stages.embeddings, tmp_path / "e", EMBEDDINGS[name])
-    command = ["rank", "--embeddings", made, "--comparisons", stages.answers, "--out", "out"]
-    command[-1] = tmp_path / "out"
-    assert str(made) in require_refusal(command, tmp_path / "out", capsys)
+    breaks = name.startswith("manifest")
+    made = rebuild_or_break(stages.embeddings, tmp_path / "e", EMBEDDINGS[name], breaks=breaks)
+    out = tmp_path / "out"
+    command = ["rank", "--embeddings", made, "--comparisons", stages.answers, "--out", out]
+    assert str(made) in require_refusal(command, out, capsys)
 
 
 @pytest.mark.parametrize("name", RANKERS)
@@ -227,11 +233,8 @@ def test_rankers_that_cannot_be(
     name: str, stages: Any, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if name.startswith("manifest"):
-        made = rebuild(stages.ranker, tmp_path / "r", lambda _: None)
-        RANKERS[name](made)
-    else:
-        made = rebuild(stages.ranker, tmp_path / "r", RANKERS[name])
+    breaks = name.startswith("manifest")
+    made = rebuild_or_break(stages.ranker, tmp_path / "r", RANKERS[name], breaks=breaks)
     out = tmp_path / "out"
     command = ["score", "--embeddings", stages.embeddings, "--ranker", made, "--out", out]
     said = require_refusal(command, out, capsys)
